@@ -1,0 +1,229 @@
+"""Exact top-k over a float32 matrix: BLAS finds a small pool that must hold the answer, float64 scores decide in it.
+
+BLAS rounds differently with the shape of its operands, and loses digits under l2; the pool is widened by a bound on that
+error, and the final scores are summed row by row, so equal vectors score equally.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from vectorkit.ranking import TIE, top
+from vectorkit.types import FloatArray, Metric
+
+Slots = npt.NDArray[np.int64]
+BLOCK = 8_192
+_EPS = float(np.finfo(np.float32).eps)
+
+
+def prepare(vectors: FloatArray, metric: Metric) -> FloatArray:
+    """What the matrix holds: unit vectors under cosine, the vectors themselves otherwise."""
+    if metric != "cosine":
+        return vectors
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    return np.asarray(vectors / norms[:, None], np.float32)
+
+
+def squares(vectors: FloatArray) -> npt.NDArray[np.float32]:
+    """‖x‖² of each row."""
+    return np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64).astype(np.float32)
+
+
+def score(rows: FloatArray, query: FloatArray, metric: Metric) -> npt.NDArray[np.float64]:
+    """True scores of (n, d) prepared rows against one prepared query, in float64."""
+    x = rows.astype(np.float64)
+    q = query.astype(np.float64)
+    if metric == "l2":
+        x -= q
+        return -np.sqrt(np.einsum("ij,ij->i", x, x))
+    scores = np.einsum("ij,j->i", x, q)
+    return scores
+
+
+def _slack(query: FloatArray, metric: Metric, largest: float) -> float:
+    """A bound on how far BLAS may be off, in the units of its scores, given the largest ‖x‖²."""
+    size = float(np.dot(query, query))
+    unit = _EPS * (8.0 + len(query) ** 0.5)
+    match metric:
+        case "cosine":
+            return unit
+        case "dot":
+            return unit * (size * largest) ** 0.5
+        case "l2":
+            return 2.0 * unit * (size**0.5 + largest**0.5) ** 2
+
+
+def _floor(kth: float, slack: float, query: FloatArray, metric: Metric) -> float:
+    """The lowest BLAS score that may belong to a row of the answer, ties with its last row included."""
+    if metric == "l2":  # BLAS scores are 2x·q - ‖x‖² = ‖q‖² - distance²
+        size = float(np.dot(query, query))
+        distance = max(0.0, size - kth + slack) ** 0.5
+        return size - (distance + 1.0001 * TIE * max(1.0, distance)) ** 2 - slack
+    return kth - 2.0 * slack - 1.0001 * TIE * max(1.0, abs(kth))
+
+
+def _kth_bound(scores: npt.NDArray[np.float32], k: int) -> float:
+    """A lower bound on the k-th largest score, from the largest of each of a few hundred runs: one pass, no sorting."""
+    count = len(scores)
+    runs = min(count, max(8 * k, 256))
+    width = count // runs
+    if width < 4:
+        return float(np.partition(scores, count - k)[count - k])
+    heads = scores[: runs * width].reshape(runs, width).max(axis=1)
+    return float(np.partition(heads, runs - k)[runs - k])
+
+
+def _pool(scores: npt.NDArray[np.float32], k: int, slack: float, query: FloatArray, metric: Metric) -> Slots:
+    if len(scores) <= k:
+        return np.arange(len(scores))
+    pool = np.flatnonzero(scores >= np.float32(_floor(_kth_bound(scores, k), slack, query, metric)))
+    if len(pool) > 4 * k + 64:  # the bound was loose: once more, among the pool
+        kth = float(np.partition(scores[pool], len(pool) - k)[len(pool) - k])
+        pool = pool[scores[pool] >= np.float32(_floor(kth, slack, query, metric))]
+    return pool
+
+
+def search_one(
+    matrix: FloatArray,
+    norms: npt.NDArray[np.float32] | None,
+    largest: float,
+    ids: list[str],
+    query: FloatArray,
+    metric: Metric,
+    k: int,
+    slots: Slots | None,
+) -> list[tuple[int, float]]:
+    """The first k (slot, score) of one prepared query over all rows of the matrix, or over some slots of it.
+
+    norms: ‖x‖² of every row, under l2. largest: the largest of them.
+    """
+    if slots is not None and len(slots) > max(k, len(matrix) // 8):
+        return _search_most(matrix, norms, largest, ids, query, metric, k, slots)
+    rows = matrix if slots is None else matrix[slots]
+    if len(rows) > 64 or len(rows) > 4 * k:
+        approximate = rows @ query
+        if metric == "l2":
+            assert norms is not None
+            approximate *= 2
+            approximate -= norms if slots is None else norms[slots]
+        pool = _pool(approximate, k, _slack(query, metric, largest), query, metric)
+        chosen = pool if slots is None else slots[pool]
+        return top(_score_all(matrix, chosen, query, metric), chosen, ids, k)
+    chosen = np.arange(len(rows)) if slots is None else slots
+    return top(score(rows, query, metric), chosen, ids, k)
+
+
+def _search_most(
+    matrix: FloatArray,
+    norms: npt.NDArray[np.float32] | None,
+    largest: float,
+    ids: list[str],
+    query: FloatArray,
+    metric: Metric,
+    k: int,
+    slots: Slots,
+) -> list[tuple[int, float]]:
+    """Over a large part of the rows it is cheaper to score all of them than to gather those."""
+    approximate = matrix @ query
+    if metric == "l2":
+        assert norms is not None
+        approximate *= 2
+        approximate -= norms
+    chosen = slots[_pool(approximate[slots], k, _slack(query, metric, largest), query, metric)]
+    return top(_score_all(matrix, chosen, query, metric), chosen, ids, k)
+
+
+def _score_all(matrix: FloatArray, slots: Slots, query: FloatArray, metric: Metric) -> npt.NDArray[np.float64]:
+    if len(slots) <= BLOCK:
+        return score(matrix[slots], query, metric)
+    parts = [score(matrix[slots[at : at + BLOCK]], query, metric) for at in range(0, len(slots), BLOCK)]
+    return np.concatenate(parts)
+
+
+def search_many(
+    matrix: FloatArray,
+    norms: npt.NDArray[np.float32] | None,
+    largest: float,
+    ids: list[str],
+    queries: FloatArray,
+    metric: Metric,
+    k: int,
+    slots: Slots | None,
+) -> list[list[tuple[int, float]]]:
+    """`search_one` for each of (q, d) prepared queries, by one matrix product a block of rows."""
+    if len(queries) < 4:
+        return [search_one(matrix, norms, largest, ids, query, metric, k, slots) for query in queries]
+    count = len(matrix) if slots is None else len(slots)
+    slack = np.array([_slack(query, metric, largest) for query in queries])
+    best = np.full((len(queries), k), -np.inf, np.float32)
+    found_rows: list[Slots] = []
+    found_queries: list[Slots] = []
+    found_scores: list[npt.NDArray[np.float32]] = []
+    limit = np.full(len(queries), -np.inf, np.float32)
+    for start in range(0, count, BLOCK):
+        part = slice(start, min(count, start + BLOCK))
+        rows = matrix[part] if slots is None else matrix[slots[part]]
+        scores = queries @ rows.T
+        if metric == "l2":
+            assert norms is not None
+            scores *= 2
+            scores -= norms[part] if slots is None else norms[slots[part]]
+        if np.isneginf(limit).any():
+            keep = min(k, scores.shape[1])
+            heads = np.partition(scores, scores.shape[1] - keep, axis=1)[:, scores.shape[1] - keep :]
+            best[:, :keep] = np.maximum(best[:, :keep], heads) if start == 0 else best[:, :keep]
+            if start:
+                best = _merge(best, heads, k)
+            limit = _limits(best, slack, queries, metric)
+            at = np.flatnonzero(scores >= limit[:, None])
+        else:
+            at = np.flatnonzero(scores >= limit[:, None])
+        which, row = np.divmod(at, scores.shape[1])
+        values = scores.ravel()[at]
+        found_queries.append(which)
+        found_rows.append(row + start)
+        found_scores.append(values)
+        if start and not np.isneginf(best).any() and len(at):
+            best = _merge(best, _heads(which, values, len(queries), k), k)
+            limit = _limits(best, slack, queries, metric)
+    which = np.concatenate(found_queries)
+    row = np.concatenate(found_rows)
+    kept = np.concatenate(found_scores) >= limit[which]
+    which, row = which[kept], row[kept]
+    order = np.argsort(which, kind="stable")
+    which, row = which[order], row[order]
+    edges = np.searchsorted(which, np.arange(len(queries) + 1))
+    out = []
+    for at, query in enumerate(queries):
+        pool = row[edges[at] : edges[at + 1]]
+        chosen = pool if slots is None else slots[pool]
+        out.append(top(_score_all(matrix, chosen, query, metric), chosen, ids, k))
+    return out
+
+
+def _limits(
+    best: npt.NDArray[np.float32], slack: npt.NDArray[np.float64], queries: FloatArray, metric: Metric
+) -> npt.NDArray[np.float32]:
+    kth = best.min(axis=1)
+    return np.array(
+        [
+            -np.inf if np.isneginf(kth[at]) else _floor(float(kth[at]), float(slack[at]), queries[at], metric)
+            for at in range(len(queries))
+        ],
+        np.float32,
+    )
+
+
+def _heads(which: Slots, values: npt.NDArray[np.float32], queries: int, k: int) -> npt.NDArray[np.float32]:
+    """The k largest values of each query, padded with -inf."""
+    order = np.lexsort((-values, which))
+    which, values = which[order], values[order]
+    rank = np.arange(len(which)) - np.searchsorted(which, which)
+    out = np.full((queries, k), -np.inf, np.float32)
+    inside = rank < k
+    out[which[inside], rank[inside]] = values[inside]
+    return out
+
+
+def _merge(best: npt.NDArray[np.float32], more: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.float32]:
+    both = np.concatenate([best, more], axis=1)
+    return np.partition(both, both.shape[1] - k, axis=1)[:, both.shape[1] - k :]

@@ -1,0 +1,216 @@
+"""The directory of an embedded store: what says that it is one, its lock, and the catalogue of its collections.
+
+The catalogue decides what exists: a collection's folder is made before its catalogue row and removed after it.
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from vectorkit.errors import AlreadyExists, ConfigError, Corrupt, NotFound, Unavailable, Unsupported
+from vectorkit.local.lock import DirectoryLock
+from vectorkit.local.options import LocalOptions
+from vectorkit.local.sql import connect, typed
+from vectorkit.types import LAYOUT, CollectionSpec
+
+MARK = {"format": "vectorkit-local", "layout": LAYOUT}
+
+
+def folder_name(physical: str) -> str:
+    """A physical name as a folder name that stays distinct where case does not: `A` is written `=a`."""
+    return "".join("=" + c.lower() if c.isupper() else c for c in physical)
+
+
+def fsync_folder(path: Path) -> None:
+    """Make renames in a folder durable (no such thing on Windows)."""
+    if os.name == "nt":
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """A whole file or none: written beside, fsynced, renamed."""
+    beside = path.with_name(path.name + ".new")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    fsync_folder(path.parent)
+
+
+class Home:
+    """An open directory. Raises ConfigError, NotFound, Locked, Corrupt, Unavailable."""
+
+    def __init__(self, path: Path, *, read_only: bool, shown: str, options: LocalOptions) -> None:
+        self.path = path
+        self.shown = shown
+        self.read_only = read_only
+        self._lock: DirectoryLock | None = None
+        self._version = -1
+        if read_only:
+            if not (path / "vectorkit.json").is_file() or not (path / "catalogue.db").is_file():
+                raise NotFound(f"{shown}: there is no store to read; open it for writing once to make one")
+        else:
+            self._make_folder()
+            self._lock = DirectoryLock(path / "lock", shown, options.lock_timeout)
+        try:
+            self._check_mark()
+            with typed(shown):
+                self._catalogue = connect(path / "catalogue.db", read_only=read_only)
+            try:
+                self._prepare()
+            except BaseException:
+                self._catalogue.close()
+                raise
+        except BaseException:
+            self._release()
+            raise
+
+    def _make_folder(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise ConfigError(f"{self.shown} is a file, not a directory") from None
+        except OSError as error:
+            raise Unavailable(f"{self.shown}: the directory cannot be made: {error.strerror}") from error
+        if not (self.path / "vectorkit.json").exists():
+            strangers = sorted({entry.name for entry in self.path.iterdir()} - {"lock", "vectorkit.json.new", "vectorkit.json"})
+            if strangers and not (self.path / "vectorkit.json").exists():
+                raise ConfigError(
+                    f"{self.shown} holds other files ({strangers[0]!r} …) and no vectorkit store; name an empty directory"
+                )
+
+    def _check_mark(self) -> None:
+        mark = self.path / "vectorkit.json"
+        if not mark.exists() and not self.read_only:
+            write_durably(mark, json.dumps(MARK).encode())
+        try:
+            found = json.loads(mark.read_bytes())
+        except (ValueError, OSError) as error:
+            raise Corrupt(f"{self.shown}: vectorkit.json cannot be read ({error}); restore it from a backup") from error
+        if not isinstance(found, dict) or found.get("format") != MARK["format"]:
+            raise Corrupt(f"{self.shown}: vectorkit.json is not that of a vectorkit store; restore it from a backup")
+        if found.get("layout") != LAYOUT:
+            raise Unsupported(f"{self.shown} has layout {found.get('layout')!r}; this version reads layout {LAYOUT}")
+
+    def _prepare(self) -> None:
+        with typed(self.shown):
+            if not self.read_only:
+                self._catalogue.executescript(
+                    """
+                    BEGIN IMMEDIATE;
+                    CREATE TABLE IF NOT EXISTS collections(
+                        name TEXT NOT NULL, generation INTEGER NOT NULL, physical TEXT NOT NULL UNIQUE,
+                        state TEXT NOT NULL CHECK (state IN ('building', 'published')),
+                        spec TEXT NOT NULL,
+                        PRIMARY KEY (name, generation));
+                    CREATE TABLE IF NOT EXISTS counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+                    INSERT OR IGNORE INTO counters VALUES ('generation', 0);
+                    COMMIT;
+                    """
+                )
+                (self.path / "c").mkdir(exist_ok=True)
+                self._sweep()
+            self._catalogue.execute("SELECT count(*) FROM collections").fetchone()
+
+    def _sweep(self) -> None:
+        """Remove the folders that no catalogue row names: a create or drop that a crash cut short."""
+        wanted = {folder_name(physical) for physical in self.physicals()}
+        for entry in (self.path / "c").iterdir():
+            if entry.name not in wanted:
+                shutil.rmtree(entry, ignore_errors=True)
+
+    def changed(self) -> bool:
+        """Whether another process has changed the catalogue since this was last asked."""
+        with typed(self.shown):
+            (version,) = self._catalogue.execute("PRAGMA data_version").fetchone()
+        before, self._version = self._version, version
+        return bool(before != version)
+
+    def physicals(self) -> set[str]:
+        """The physical names that exist."""
+        with typed(self.shown):
+            return {physical for (physical,) in self._catalogue.execute("SELECT physical FROM collections")}
+
+    def folder(self, physical: str) -> Path:
+        """Where a physical collection lives."""
+        return self.path / "c" / folder_name(physical)
+
+    def names(self) -> list[str]:
+        """Logical names."""
+        with typed(self.shown):
+            rows = self._catalogue.execute("SELECT DISTINCT name FROM collections WHERE state = 'published' ORDER BY name")
+            return [name for (name,) in rows]
+
+    def spec(self, name: str) -> CollectionSpec:
+        """The spec of the highest published generation. NotFound, Corrupt, Unsupported for a layout from later."""
+        with typed(self.shown):
+            row = self._catalogue.execute(
+                "SELECT spec FROM collections WHERE name = ? AND state = 'published' ORDER BY generation DESC LIMIT 1", (name,)
+            ).fetchone()
+        if row is None:
+            raise NotFound(f"{self.shown} has no collection {name!r}")
+        try:
+            document = json.loads(row[0])
+            if document["layout"] != LAYOUT:
+                raise Unsupported(
+                    f"{self.shown}: {name!r} was written with layout {document['layout']!r}; this version reads layout {LAYOUT}"
+                )
+            return CollectionSpec.from_json(document)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Corrupt(f"{self.shown}: the spec of {name!r} cannot be read ({error}); restore from a backup") from error
+
+    def add(self, spec: CollectionSpec, build: Callable[[CollectionSpec, Path], None]) -> CollectionSpec:
+        """Make a collection: its folder by `build`, then its catalogue row. AlreadyExists."""
+        with typed(self.shown):
+            if self._catalogue.execute("SELECT 1 FROM collections WHERE name = ?", (spec.name,)).fetchone():
+                raise AlreadyExists(f"{self.shown} has a collection {spec.name!r} already")
+            (generation,) = self._catalogue.execute("SELECT value + 1 FROM counters WHERE name = 'generation'").fetchone()
+            made = CollectionSpec.from_json({**spec.to_json(), "generation": generation})
+            folder = self.folder(made.physical)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            try:
+                build(made, folder)
+                fsync_folder(folder)
+                fsync_folder(folder.parent)
+                self._catalogue.execute("BEGIN IMMEDIATE")
+                self._catalogue.execute("UPDATE counters SET value = ? WHERE name = 'generation'", (generation,))
+                self._catalogue.execute(
+                    "INSERT INTO collections VALUES (?, ?, ?, 'published', ?)",
+                    (made.name, generation, made.physical, json.dumps(made.to_json())),
+                )
+                self._catalogue.execute("COMMIT")
+            except BaseException:
+                if self._catalogue.in_transaction:
+                    self._catalogue.execute("ROLLBACK")
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            return made
+
+    def remove(self, name: str, physical: str) -> None:
+        """Forget a collection, then remove its folder."""
+        with typed(self.shown):
+            self._catalogue.execute("DELETE FROM collections WHERE name = ?", (name,))
+        shutil.rmtree(self.folder(physical), ignore_errors=True)
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def close(self) -> None:
+        """Close the catalogue and let go of the lock."""
+        try:
+            self._catalogue.close()
+        except sqlite3.Error:
+            pass
+        self._release()

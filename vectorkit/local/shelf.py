@@ -1,0 +1,628 @@
+"""One open collection of the embedded engine: SQLite's rows, the view of them in memory, and the index over that view.
+
+A write commits, then publishes a new view; a reader takes the view and fetches what it returns by row id, and starts again in
+the rare case that a row it found has changed in between.
+"""
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from vectorkit.adapter import Change, KeywordQuery, Mode, Plan, Query, Scope, Selector, WriteReport
+from vectorkit.codec import NEVER, decode, encode, from_micros
+from vectorkit.errors import AlreadyExists, Closed, Corrupt, NotFound, Unavailable
+from vectorkit.filters import Node
+from vectorkit.local.ann import Generation, IndexMaker, calibrate, load_generation, save_generation
+from vectorkit.local.columns import Mask
+from vectorkit.local.exact import Slots, prepare, score, search_many, search_one
+from vectorkit.local.rows import Rows
+from vectorkit.local.view import View
+from vectorkit.ranking import top
+from vectorkit.types import Batch, CollectionSpec, Cursor, FloatArray, Hits, Page, Record, Stats, make_hit
+from vectorkit.validate import expiry_micros
+from vectorkit.words import search
+
+T = TypeVar("T")
+BUILD_CHUNK = 65_536
+WIDE_SHARE = 0.2  # a filter that keeps less is answered exactly: a graph search under a selector loses rows and recall
+_EMPTY: dict[str, Any] = {}
+
+
+class _Stale(Exception):  # noqa: N818 - not an error: a reader starts again
+    """A row that was found has changed since the view was taken."""
+
+
+class Shelf:
+    """The verbs of one physical collection, blocking; the adapter offloads them."""
+
+    def __init__(
+        self, folder: Path, spec: CollectionSpec, make_index: IndexMaker, *, read_only: bool, shown: str, cache_mb: int
+    ) -> None:
+        self.spec = spec
+        self.shown = shown
+        self._folder = folder
+        self._make_index = make_index
+        self._read_only = read_only
+        self._rows = Rows(folder / "rows.db", read_only=read_only, shown=shown, cache_mb=cache_mb, text=spec.text)
+        self._lock = threading.RLock()
+        self._optimizing = threading.Lock()
+        self._view: View | None = None
+        self._version: int | None = None
+        self._epoch = -1
+        self._dropped = False
+
+    # ------------------------------------------------------------------------------------- the view
+
+    def view(self) -> View:
+        """The published view, loaded at first use; a read-only handle first catches up with its writer."""
+        view = self._view
+        if view is not None and not self._read_only:
+            return view
+        with self._lock:
+            self._check_open()
+            if self._read_only:
+                return self._follow()
+            if self._view is None:
+                self._view = self._load()
+            return self._view
+
+    def _load(self) -> View:
+        found = load_generation(self._folder / "index", self.spec, self._make_index)
+        generation = found if isinstance(found, Generation) else None
+        with self._rows.reading() as connection:
+            connection.execute("BEGIN")
+            try:
+                state = dict(connection.execute("SELECT key, value FROM state").fetchall())
+                view = self._read(connection, generation, int(state["seq"]))
+                if view is None:
+                    found, view = "rows are there that it does not know", self._read(connection, None, int(state["seq"]))
+            finally:
+                connection.execute("ROLLBACK")
+        assert view is not None
+        self._epoch = int(state["epoch"])
+        if isinstance(found, str) and not self._read_only:
+            self._view = view
+            return self._rebuild(view)
+        return view
+
+    def _read(self, connection: sqlite3.Connection, generation: Generation | None, seq: int) -> View | None:
+        """All rows into a view over a generation's slots; None when the generation does not fit the rows."""
+        spec = self.spec
+        known = 0 if generation is None else len(generation.rids)
+        last = int(generation.rids[-1]) if generation is not None and known else 0
+        (extra,) = connection.execute("SELECT count(*) FROM rows WHERE rid > ?", (last,)).fetchone()
+        view = View.empty(spec, reserve=known + extra)
+        if generation is not None and known:
+            view.matrix[:known] = 0
+            metadata: list[dict[str, Any]] = [_EMPTY] * known
+            view = view.appended(
+                seq=seq,
+                rids=generation.rids,
+                ids=[""] * known,
+                vectors=np.ones((known, 1), np.float32) * np.ones((1, spec.dimension), np.float32),
+                expires=[NEVER] * known,
+                metadata=None,
+                payload=False,
+            )
+            view.alive[:known] = False
+            dead, payload, largest = known, False, 1.0 if spec.metric == "cosine" else 0.0
+            for rows in self._rows.load(0, connection):
+                rows = [row for row in rows if row[0] <= last]  # noqa: PLW2901
+                if not rows:
+                    break
+                rids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+                slots = np.searchsorted(generation.rids, rids)
+                if not (generation.rids[slots] == rids).all():
+                    return None
+                loaded = self._loaded(rows, rids, seq)
+                view.matrix[slots] = loaded.matrix[: len(rows)]
+                if view.norms is not None and loaded.norms is not None:
+                    view.norms[slots] = loaded.norms[: len(rows)]
+                if view.expires is not None and loaded.expires is not None:
+                    view.expires[slots] = loaded.expires[: len(rows)]
+                view.alive[slots] = True
+                for slot, row in zip(slots.tolist(), rows, strict=True):
+                    view.ids[slot] = row[1]
+                if spec.fields:
+                    for slot, row in zip(slots.tolist(), rows, strict=True):
+                        metadata[slot] = self._decode(row[4])
+                dead -= len(rows)
+                payload = payload or loaded.payload
+                largest = max(largest, loaded.largest)
+            columns = view.columns
+            if spec.fields:
+                columns = View.empty(spec).columns
+                columns.append(0, metadata)
+            view = _with(view, dead=dead, payload=payload, largest=largest, columns=columns, generation=generation)
+        for rows in self._rows.load(last, connection):
+            rids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+            view = self._append(view, rows, rids, seq)
+        return _with(view, seq=seq)
+
+    def _loaded(self, rows: list[tuple[Any, ...]], rids: Slots, seq: int) -> View:
+        plain = CollectionSpec.from_json({**self.spec.to_json(), "fields": {}}) if self.spec.fields else self.spec
+        return self._append(View.empty(plain), rows, rids, seq)
+
+    def _append(self, view: View, rows: list[tuple[Any, ...]], rids: Slots, seq: int) -> View:
+        return view.appended(
+            seq=seq,
+            rids=rids,
+            ids=[row[1] for row in rows],
+            vectors=self._vectors([row[3] for row in rows]),
+            expires=[row[2] for row in rows],
+            metadata=[self._decode(row[4]) for row in rows] if view.spec.fields else None,
+            payload=any(row[5] for row in rows),
+        )
+
+    def _vectors(self, blobs: list[bytes]) -> FloatArray:
+        width = 4 * self.spec.dimension
+        if any(type(blob) is not bytes or len(blob) != width for blob in blobs):
+            raise Corrupt(f"{self.shown}: a stored vector has the wrong length; restore the directory from a backup")
+        return np.frombuffer(b"".join(blobs), "<f4").astype(np.float32, copy=False).reshape(len(blobs), -1)
+
+    def _decode(self, document: str | None) -> dict[str, Any]:
+        try:
+            return decode(document)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise Corrupt(f"{self.shown}: a metadata document is damaged ({error}); restore from a backup") from error
+
+    def _follow(self) -> View:
+        """A read-only handle: read what its writer has committed since."""
+        connection = self._rows.writer
+        try:
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            if self._view is not None and version == self._version:
+                return self._view
+            if self._view is None:
+                self._view = self._load()
+            else:
+                self._view = self._catch_up(connection, self._view)
+            self._version = version
+        except sqlite3.Error as error:
+            from vectorkit.local.sql import translate
+
+            raise translate(error, self.shown) from error
+        return self._view
+
+    def _catch_up(self, connection: sqlite3.Connection, view: View) -> View:
+        connection.execute("BEGIN")
+        try:
+            state = dict(connection.execute("SELECT key, value FROM state").fetchall())
+            seq = int(state["seq"])
+            if int(state["epoch"]) == self._epoch:
+                touched = [r for (r,) in connection.execute("SELECT DISTINCT rid FROM journal WHERE seq > ?", (view.seq,))]
+                still = {}
+                for start in range(0, len(touched), 500):
+                    part = json.dumps(touched[start : start + 500])
+                    still.update(
+                        connection.execute(
+                            "SELECT rid, metadata FROM rows WHERE rid IN (SELECT value FROM json_each(?))", (part,)
+                        ).fetchall()
+                    )
+                view = view.without([rid for rid in touched if rid not in still], seq)
+                if still:
+                    view = view.changed(list(still), [self._decode(document) for document in still.values()], seq)
+                last = int(view.rids[view.rows - 1]) if view.rows else 0
+                for rows in self._rows.load(last, connection):
+                    view = self._append(view, rows, np.fromiter((row[0] for row in rows), np.int64, len(rows)), seq)
+                return _with(view, seq=seq)
+        finally:
+            connection.execute("ROLLBACK")
+        return self._load()
+
+    def _check_open(self) -> None:
+        if self._dropped:
+            raise NotFound(f"{self.shown}: the collection {self.spec.name!r} was dropped")
+
+    # ------------------------------------------------------------------------------------- writes
+
+    def write(self, scope: Scope, batch: Batch, mode: Mode) -> WriteReport:
+        with self._lock:
+            self._check_open()
+            rows = self._rows
+            documents: list[str | None] = [encode(m) if m else None for m in batch.metadata] if batch.metadata else [None] * len(batch)
+            expires = expiry_micros(batch)
+            texts = batch.texts or [None] * len(batch)
+            view = self._view
+            chosen = range(len(batch))
+            killed: list[int] = []
+            with rows.transaction() as connection:
+                rows.seq += 1
+                first = rows.rid + 1
+
+                def insert(which: Sequence[int]) -> None:
+                    width = 4 * self.spec.dimension
+                    raw = memoryview(np.ascontiguousarray(batch.vectors, "<f4")).cast("B")
+                    seq, tenant, ids = rows.seq, scope.tenant, batch.ids
+                    rows.add(
+                        [
+                            (first + n, tenant, ids[at], seq, expires[at], documents[at], texts[at], raw[at * width : (at + 1) * width])
+                            for n, at in enumerate(which)
+                        ],
+                        [(first + n, text) for n, at in enumerate(which) if (text := texts[at]) is not None],
+                    )
+
+                if mode == "upsert":
+                    connection.execute("SAVEPOINT fresh")
+                    try:
+                        insert(chosen)
+                    except sqlite3.IntegrityError:  # some ids are there: take those out first
+                        connection.execute("ROLLBACK TO fresh")
+                        killed = [rid for rid, _, _ in rows.find(scope.tenant, batch.ids)]
+                        rows.remove(killed)
+                        insert(chosen)
+                    connection.execute("RELEASE fresh")
+                else:
+                    found = rows.find(scope.tenant, batch.ids)
+                    live = {id for _, id, until in found if scope.now is None or until > scope.now}  # noqa: A001
+                    if live and mode == "insert":
+                        taken = [id for id in batch.ids if id in live]  # noqa: A001
+                        raise AlreadyExists(
+                            f"{len(taken)} of the ids exist, the first is {taken[0]!r}; nothing was written", ids=taken
+                        )
+                    killed = [rid for rid, id, _ in found if id not in live]  # noqa: A001
+                    rows.remove(killed)
+                    chosen = [at for at, id in enumerate(batch.ids) if id not in live] if live else chosen  # type: ignore[assignment]  # noqa: A001
+                    insert(chosen)
+                rows.rid += len(chosen)
+                if view is not None:
+                    view = self._staged(view, batch, documents, expires, chosen, first, killed)
+            self._view = view
+            return WriteReport(written=len(chosen), skipped=len(batch) - len(chosen))
+
+    def _staged(
+        self,
+        view: View,
+        batch: Batch,
+        documents: list[str | None],
+        expires: list[int],
+        chosen: Sequence[int],
+        first: int,
+        killed: list[int],
+    ) -> View:
+        """The view after a write, ready to publish the moment it is committed."""
+        whole = len(chosen) == len(batch)
+        pick = None if whole else list(chosen)
+        metadata = batch.metadata or [{}] * len(batch)
+        if killed:
+            view = view.without(killed, self._rows.seq)
+        payload = any(documents) or (batch.texts is not None and any(text is not None for text in batch.texts))
+        return view.appended(
+            seq=self._rows.seq,
+            rids=np.arange(first, first + len(chosen)),
+            ids=batch.ids if whole else [batch.ids[at] for at in chosen],
+            vectors=batch.vectors if whole else batch.vectors[pick],
+            expires=expires if whole else [expires[at] for at in chosen],
+            metadata=metadata if whole else [metadata[at] for at in chosen],  # type: ignore[arg-type]
+            payload=payload,
+        )
+
+    def update(self, scope: Scope, ids: Sequence[str], change: Change) -> int:
+        with self._lock:
+            self._check_open()
+            rows = self._rows
+            view = self._view
+            with rows.transaction() as connection:
+                rows.seq += 1
+                found = connection.execute(
+                    "SELECT rid, metadata FROM rows WHERE tenant = ? AND id IN (SELECT value FROM json_each(?)) AND expires > ?",
+                    (scope.tenant, json.dumps(ids), _now(scope)),
+                ).fetchall()
+                changed = [(rid, change.apply(self._decode(document))) for rid, document in found]
+                connection.executemany(
+                    "UPDATE rows SET metadata = ?, seq = ? WHERE rid = ?",
+                    [(encode(metadata) if metadata else None, rows.seq, rid) for rid, metadata in changed],
+                )
+                rids = [rid for rid, _ in changed]
+                rows.journal(rids)
+                if view is not None and changed:
+                    view = view.changed(rids, [metadata for _, metadata in changed], rows.seq)
+            self._view = view
+            return len(changed)
+
+    def delete(self, scope: Scope, selector: Selector) -> int:
+        with self._lock:
+            self._check_open()
+            rows = self._rows
+            with rows.transaction() as connection:
+                if selector.ids is not None:
+                    now = _now(scope)
+                    rids = [rid for rid, _, until in rows.find(scope.tenant, selector.ids) if until > now]
+                elif selector.plan is None:
+                    rids = [
+                        rid
+                        for (rid,) in connection.execute(
+                            "SELECT rid FROM rows WHERE tenant = ? AND expires > ?", (scope.tenant, _now(scope))
+                        )
+                    ]
+                else:
+                    view = self.view()
+                    mask, _ = self._mask(view, scope, selector.plan, None)
+                    rids = view.rids[: view.rows].tolist() if mask is None else view.rids[: view.rows][mask].tolist()
+                if rids:
+                    rows.seq += 1
+                    rows.remove(rids)
+            if rids and self._view is not None:
+                self._view = self._view.without(rids, rows.seq)
+            return len(rids)
+
+    # ------------------------------------------------------------------------------------- reads
+
+    def _fresh(self, read: Callable[[View], T]) -> T:
+        """Read under one view; begin again when a row changed in between, at last with writers held off."""
+        for attempt in range(20):
+            try:
+                return read(self.view())
+            except _Stale:
+                if attempt:
+                    time.sleep(0.0005 * attempt)
+        with self._lock:
+            try:
+                return read(self.view())
+            except _Stale:
+                raise Unavailable(f"{self.shown}: rows change faster than they can be read; try again") from None
+
+    def _mask(self, view: View, scope: Scope, plan: Plan | None, ids: Sequence[str] | None) -> tuple[Mask | None, int]:
+        """The slots a request may see, None for all, and how many they are."""
+        mask = view.visible(scope.now)
+        native: Node | None = None if plan is None else plan.native
+        if native is not None:
+            matching = view.columns.mask(native, view.rows)
+            mask = matching if mask is None else mask & matching
+        if ids is not None:
+            among = np.zeros(view.rows, np.bool_)
+            with self._rows.reading() as connection:
+                found = connection.execute(
+                    "SELECT rid FROM rows WHERE tenant = ? AND id IN (SELECT value FROM json_each(?)) ORDER BY rid",
+                    (scope.tenant, json.dumps(ids)),
+                ).fetchall()
+            among[view.slots_of([rid for (rid,) in found])] = True
+            mask = among if mask is None else mask & among
+        return mask, view.rows if mask is None else int(np.count_nonzero(mask))
+
+    def query(self, scope: Scope, query: Query) -> list[Hits]:
+        return self._fresh(lambda view: self._query(view, scope, query))
+
+    def _query(self, view: View, scope: Scope, query: Query) -> list[Hits]:
+        self._check_open()
+        mask, count = self._mask(view, scope, query.plan, query.ids)
+        queries = prepare(query.vectors, self.spec.metric)
+        found, exact, path = self._search(view, queries, query, mask, count)
+        if not view.payload and not query.vectors_back:
+            ids = view.ids
+            return [
+                Hits([make_hit(ids[slot], s, None, {}, None) for slot, s in best], coverage=exact, path=path)  # type: ignore[arg-type]
+                for best in found
+            ]
+        rids = view.rids
+        wanted = [int(rids[slot]) for best in found for slot, _ in best]
+        rows = self._rows.payload(wanted if len(found) == 1 else list(dict.fromkeys(wanted)), vectors=query.vectors_back)
+        results = []
+        at = 0
+        for best in found:
+            hits = Hits(coverage=exact, path=path)  # type: ignore[arg-type]
+            for _, s in best:
+                hits.append(self._hit(rows.get(wanted[at]), s, view))
+                at += 1
+            results.append(hits)
+        return results
+
+    def _hit(self, row: tuple[Any, ...] | None, value: float, view: View) -> Any:
+        if row is None or row[2] > view.seq:
+            raise _Stale
+        vector = np.frombuffer(row[5], "<f4").astype(np.float32) if len(row) > 5 else None
+        return make_hit(row[1], value, row[4], self._decode(row[3]), vector)
+
+    def _search(
+        self, view: View, queries: FloatArray, query: Query, mask: Mask | None, count: int
+    ) -> tuple[list[list[tuple[int, float]]], str, str]:
+        """(slot, score) lists, coverage and path."""
+        generation = view.generation
+        limit = getattr(self.spec.index, "full_scan_threshold", 0)
+        narrow = mask is not None and count < WIDE_SHARE * view.rows
+        if generation is None or query.exact or query.ids is not None or count <= max(limit, query.k) or narrow:
+            return self._exact(view, queries, query.k, mask), "exact", f"exact over {count} of {view.rows} rows"
+        found = self._approximate(view, generation, queries, query, mask, count)
+        short = [at for at, best in enumerate(found) if len(best) < min(query.k, count)]
+        path = f"{type(self.spec.index).__name__} over {len(generation.rids)} rows, exact over {view.rows - len(generation.rids)} newer"
+        if short:
+            for at, best in zip(short, self._exact(view, queries[short], query.k, mask), strict=True):
+                found[at] = best
+            path += ", exact again where short"
+        return found, "complete", path
+
+    def _exact(self, view: View, queries: FloatArray, k: int, mask: Mask | None) -> list[list[tuple[int, float]]]:
+        slots = None if mask is None else np.flatnonzero(mask)
+        matrix = view.matrix[: view.rows]
+        norms = None if view.norms is None else view.norms[: view.rows]
+        if len(queries) == 1:
+            return [search_one(matrix, norms, view.largest, view.ids, queries[0], self.spec.metric, k, slots)]
+        return search_many(matrix, norms, view.largest, view.ids, queries, self.spec.metric, k, slots)
+
+    def _approximate(
+        self, view: View, generation: Generation, queries: FloatArray, query: Query, mask: Mask | None, count: int
+    ) -> list[list[tuple[int, float]]]:
+        indexed = len(generation.rids)
+        width = query.ef_search or generation.ef_search
+        if mask is not None and query.ef_search is None:
+            width = int(width * view.rows / count)
+        asked = min(query.k + 8, indexed)
+        labels = generation.index.search(
+            queries, asked, allowed=None if mask is None else mask[:indexed], ef_search=max(width, asked)
+        )
+        newer = np.arange(indexed, view.rows)
+        if mask is not None:
+            newer = newer[mask[indexed:]]
+        tails = self._tail(view, queries, query.k, newer)
+        found = []
+        for at, vector in enumerate(queries):
+            slots = np.unique(np.concatenate([labels[at][labels[at] >= 0], tails[at]]))
+            found.append(top(score(view.matrix[slots], vector, self.spec.metric), slots, view.ids, query.k))
+        return found
+
+    def _tail(self, view: View, queries: FloatArray, k: int, newer: Slots) -> list[Slots]:
+        if not len(newer):
+            return [newer] * len(queries)
+        matrix = view.matrix[: view.rows]
+        norms = None if view.norms is None else view.norms[: view.rows]
+        best = search_many(matrix, norms, view.largest, view.ids, queries, self.spec.metric, k, newer)
+        return [np.array([slot for slot, _ in found], np.int64) for found in best]
+
+    def keyword(self, scope: Scope, query: KeywordQuery) -> Hits:
+        return self._fresh(lambda view: self._keyword(view, scope, query))
+
+    def _keyword(self, view: View, scope: Scope, query: KeywordQuery) -> Hits:
+        self._check_open()
+        plain = query.plan is None and query.ids is None and scope.now is None
+        allowed: Callable[[int], bool] | None = None
+        if not plain:
+            mask, _ = self._mask(view, scope, query.plan, query.ids)
+            if mask is not None:
+                allowed = set(view.rids[: view.rows][mask].tolist()).__contains__
+        with self._rows.reading() as connection:
+            ranked = search(connection, query.words, query.k, allowed)
+        rows = self._rows.payload([rid for rid, _ in ranked], vectors=query.vectors_back)
+        hits = Hits(coverage="exact", path="FTS5, BM25")
+        for rid, value in ranked:
+            hits.append(self._hit(rows.get(rid), value, view))
+        return hits
+
+    def get(self, scope: Scope, ids: Sequence[str], *, vectors: bool) -> list[Record]:
+        self._check_open()
+        now = _now(scope)
+        return [
+            self._record(id, metadata, text, expires, vector if vectors else None)
+            for id, metadata, text, expires, vector in self._rows.get(scope.tenant, ids)  # noqa: A001
+            if expires > now
+        ]
+
+    def _record(self, id: str, metadata: str | None, text: str | None, expires: int, vector: bytes | None) -> Record:  # noqa: A002
+        return Record(
+            id,
+            None if vector is None else self._vectors([vector])[0].copy(),
+            text,
+            self._decode(metadata),
+            None if expires == NEVER else from_micros(expires),
+        )
+
+    def count(self, scope: Scope, plan: Plan | None) -> int:
+        self._check_open()
+        if self._view is None and plan is None:
+            with self._rows.reading() as connection:
+                (rows,) = connection.execute(
+                    "SELECT count(*) FROM rows WHERE tenant = ? AND expires > ?", (scope.tenant, _now(scope))
+                ).fetchone()
+                return int(rows)
+        return self._mask(self.view(), scope, plan, None)[1]
+
+    def page(self, scope: Scope, plan: Plan | None, cursor: Cursor | None, *, limit: int, vectors: bool) -> Page:
+        """By id, so that an upsert does not move a row; under a filter the ids that matched are fixed by the first page."""
+        self._check_open()
+        if plan is None or plan.native is None:
+            return self._page_all(scope, cursor, limit=limit, vectors=vectors)
+        if cursor is None:
+            view = self.view()
+            mask, _ = self._mask(view, scope, plan, None)
+            slots = range(view.rows) if mask is None else np.flatnonzero(mask).tolist()
+            ids = sorted(view.ids[slot] for slot in slots)
+            start = 0
+        else:
+            ids, start = cursor.position
+        matches = plan.native.matches
+        part = ids[start : start + limit]
+        found = {r.id: r for r in self.get(scope, part, vectors=vectors)} if part else {}
+        records = [r for id in part if (r := found.get(id)) is not None and matches(r.metadata)]  # noqa: A001
+        end = start + limit
+        return Page(records, Cursor(None, (ids, end)) if end < len(ids) else None)
+
+    def _page_all(self, scope: Scope, cursor: Cursor | None, *, limit: int, vectors: bool) -> Page:
+        after = "" if cursor is None else cursor.position
+        rows = self._rows.page(scope.tenant, after, limit + 1, vectors=vectors)
+        now = _now(scope)
+        records = [
+            self._record(row[1], row[2], row[3], row[4], row[5] if vectors else None) for row in rows[:limit] if row[4] > now
+        ]
+        return Page(records, Cursor(None, rows[limit - 1][1]) if len(rows) > limit else None)
+
+    def stats(self, scope: Scope) -> Stats:
+        self._check_open()
+        view = self.view()
+        _, rows = self._mask(view, scope, None, None)
+        generation = view.generation
+        indexed = 0 if generation is None else len(generation.rids)
+        gone = 0 if not indexed else indexed - int(np.count_nonzero(view.alive[:indexed]))
+        sizes = {"database on disk": self._rows.bytes(), "vectors in memory": view.bytes}
+        if generation is not None:
+            sizes["index on disk"] = generation.bytes
+        kind = type(self.spec.index).__name__.lower() if generation is not None else "flat"
+        return Stats(
+            rows=rows, index=kind, indexed=indexed, tombstones=gone / indexed if indexed else 0.0, bytes=sizes
+        )
+
+    # ------------------------------------------------------------------------------------- the index
+
+    def optimize(self) -> None:
+        with self._optimizing:
+            self._check_open()
+            self._rebuild(self.view())
+            with self._lock:
+                self._rows.tidy()
+
+    def _rebuild(self, view: View) -> View:
+        """Index the live rows of a view, then publish it over whatever the view has become meanwhile."""
+        live = np.flatnonzero(view.alive[: view.rows])
+        generation = self._build(view, live)
+        with self._lock:
+            self._check_open()
+            current = self._view
+            assert current is not None
+            kept = np.concatenate([live, np.arange(view.rows, current.rows)])
+            with self._rows.transaction():
+                self._rows.fold()
+            if generation is not None:
+                save_generation(self._folder / "index", self.spec, generation, view.seq)
+            self._view = current.taken(kept, generation, current.seq)
+            self._epoch = self._rows.epoch
+            return self._view
+
+    def _build(self, view: View, live: Slots) -> Generation | None:
+        index = self._make_index(self.spec)
+        if index is None or not len(live):
+            return None
+        matrix = view.matrix[live] if view.dead else view.matrix[: view.rows]
+        index.build(matrix[:BUILD_CHUNK])
+        for start in range(BUILD_CHUNK, len(matrix), BUILD_CHUNK):  # in parts, so that Ctrl-C is heard
+            index.add(matrix[start : start + BUILD_CHUNK])
+        norms = None if view.norms is None else view.norms[live]
+        return Generation(index, view.rids[live].copy(), calibrate(index, matrix, self.spec.metric, norms))
+
+    def drop(self) -> None:
+        """Mark as dropped and let go of the files."""
+        with self._lock:
+            self._dropped = True
+            self._rows.close()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        with self._lock:
+            self._rows.close()
+
+
+def _now(scope: Scope) -> int:
+    """The instant that expiries are compared with: before all of them where rows do not expire."""
+    return -(2**63) if scope.now is None else scope.now
+
+
+def _with(view: View, **changes: Any) -> View:
+    from dataclasses import replace
+
+    return replace(view, **changes)
+
+
+__all__ = ["Closed", "Shelf"]

@@ -1,0 +1,60 @@
+"""Opening SQLite the way the engine needs it, and its errors as vectorkit's."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from vectorkit.errors import Closed, Corrupt, Unavailable, VectorkitError
+
+
+def connect(path: Path, *, read_only: bool, cache_mb: int = 8) -> sqlite3.Connection:
+    """An autocommit connection: WAL and synchronous=FULL for the writer, query-only for readers."""
+    mode = "ro" if read_only else "rwc"
+    extra = ""
+    if read_only and not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
+        extra = "&immutable=1"  # a read-only medium: SQLite could not make its shared-memory file
+    uri = f"file:{quote(str(path))}?mode={mode}{extra}"
+    connection = sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA trusted_schema=OFF")
+        connection.execute("PRAGMA cache_size=%d" % -(cache_mb * 1024))  # noqa: UP031 - PRAGMA takes no bound value; an int
+        if not read_only:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA wal_autocheckpoint=4000")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def typed(shown: str) -> Iterator[None]:
+    """SQLite's errors as ours: a full disk is Unavailable, a malformed file Corrupt."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error, shown) from error
+
+
+def translate(error: sqlite3.Error, shown: str) -> VectorkitError:
+    """One table of SQLite's errors (https://www.sqlite.org/rescode.html)."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    match code:
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_FORMAT:
+            return Corrupt(f"{shown}: the database is damaged ({error}); restore the directory from a backup")
+        case sqlite3.SQLITE_FULL:
+            return Unavailable(f"{shown}: the disk is full; nothing of this write was kept. Free some space and try again")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return Unavailable(f"{shown}: the database is busy; try again")
+        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return Unavailable(f"{shown}: the database cannot be read or written ({error})")
+        case _ if isinstance(error, sqlite3.ProgrammingError):
+            return Closed(f"{shown}: the handle was closed")
+        case _ if isinstance(error, sqlite3.DatabaseError) and "malformed" in str(error):
+            return Corrupt(f"{shown}: the database is damaged ({error}); restore the directory from a backup")
+        case _:
+            return Unavailable(f"{shown}: {error}")
