@@ -83,7 +83,9 @@ class AsyncCollection:
         """The spec as it was stored when this handle was opened."""
         return self._verbs.spec
 
-    async def upsert(self, records: Records, *, ttl: timedelta | float | None = None, wait: float | None = None) -> WriteResult:
+    async def upsert(
+        self, records: Records, *, ttl: timedelta | float | None = None, wait: float | None = None
+    ) -> WriteResult:
         """Write rows, replacing whole records whose id exists.
 
         records: any iterable of Record (a generator of ten million is read in chunks of 10,000), or one Batch. A list or
@@ -105,7 +107,16 @@ class AsyncCollection:
         """The rows with these ids, in the order asked, None where there is none."""
         return await self._verbs.get(ids, vectors=vectors)
 
-    async def query(self, vector: npt.ArrayLike, *, k: int = 10, where: Where = None, vectors: bool = False, exact: bool = False, ef_search: int | None = None) -> Hits:
+    async def query(
+        self,
+        vector: npt.ArrayLike,
+        *,
+        k: int = 10,
+        where: Where = None,
+        vectors: bool = False,
+        exact: bool = False,
+        ef_search: int | None = None,
+    ) -> Hits:
         """The min(k, matching) nearest rows to a vector of `dimension` numbers, best first.
 
         where: a filter (`F("year") >= 2024`) or its dict form. vectors: return them too. exact: search every row.
@@ -114,9 +125,21 @@ class AsyncCollection:
         Raises DimensionMismatch, InvalidFilter, InvalidArgument, Unsupported."""
         return await self._verbs.query(vector, k=k, where=where, vectors=vectors, exact=exact, ef_search=ef_search)
 
-    async def query_many(self, queries: npt.ArrayLike, /, *, k: int = 10, where: Where = None, vectors: bool = False, exact: bool = False, ef_search: int | None = None) -> list[Hits]:
+    async def query_many(
+        self,
+        queries: npt.ArrayLike,
+        /,
+        *,
+        k: int = 10,
+        where: Where = None,
+        vectors: bool = False,
+        exact: bool = False,
+        ef_search: int | None = None,
+    ) -> list[Hits]:
         """`query` for each row of a (q, d) array, in one request."""
-        return await self._verbs.query_many(queries, k=k, where=where, return_vectors=vectors, exact=exact, ef_search=ef_search)
+        return await self._verbs.query_many(
+            queries, k=k, where=where, return_vectors=vectors, exact=exact, ef_search=ef_search
+        )
 
     async def keyword(self, text: str, *, k: int = 10, where: Where = None, vectors: bool = False) -> Hits:
         """Rows whose text has any of the words, ranked (BM25 in the embedded engine); [] when the text has no word.
@@ -124,14 +147,33 @@ class AsyncCollection:
         The text is words, never syntax. Raises Unsupported where the store or the collection has no keyword index."""
         return await self._verbs.keyword(text, k=k, where=where, vectors=vectors)
 
-    async def hybrid(self, text: str, vector: npt.ArrayLike, *, k: int = 10, where: Where = None, fusion: Fusion | None = None, candidates: int | None = None, vectors: bool = False) -> Hits:
+    async def hybrid(
+        self,
+        text: str,
+        vector: npt.ArrayLike,
+        *,
+        k: int = 10,
+        where: Where = None,
+        fusion: Fusion | None = None,
+        candidates: int | None = None,
+        vectors: bool = False,
+    ) -> Hits:
         """`query` and `keyword` fused, by reciprocal rank unless told otherwise: Σ 1/(60 + rank), rank from 1.
 
         fusion: `vk.RRF(k=60, weights=None)`. candidates: rows taken from each leg, max(k, 100) when None. A hit's score is
         the fused one."""
-        return await self._verbs.hybrid(text, vector, k=k, where=where, fusion=fusion, candidates=candidates, vectors=vectors)
+        return await self._verbs.hybrid(
+            text, vector, k=k, where=where, fusion=fusion, candidates=candidates, vectors=vectors
+        )
 
-    async def update(self, *, ids: Sequence[str] | None = None, where: Where = None, set: Metadata | None = None, unset: Sequence[str] | None = None) -> int:
+    async def update(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        where: Where = None,
+        set: Metadata | None = None,
+        unset: Sequence[str] | None = None,
+    ) -> int:
         """Change metadata only, atomically per row; how many rows were touched. Takes exactly one of ids and where.
 
         set: keys to set. unset: keys to remove. Raises InvalidRecord, InvalidArgument, InvalidFilter."""
@@ -153,7 +195,15 @@ class AsyncCollection:
         """Bring the index up to date with the rows and free what deleted ones took."""
         await self._verbs.optimize()
 
-    async def explain(self, vector: npt.ArrayLike, *, k: int = 10, where: Where = None, exact: bool = False, ef_search: int | None = None) -> Explanation:
+    async def explain(
+        self,
+        vector: npt.ArrayLike,
+        *,
+        k: int = 10,
+        where: Where = None,
+        exact: bool = False,
+        ef_search: int | None = None,
+    ) -> Explanation:
         """Run a query and tell how it was answered: clause by clause, path, rows fetched, round trips, coverage."""
         return await self._verbs.explain(vector, k=k, where=where, exact=exact, ef_search=ef_search)
 

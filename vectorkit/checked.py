@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from vectorkit.adapter import Adapter, Capability, Change, KeywordQuery, Mode, Plan, Query, Scope, Selector, WriteReport
 from vectorkit.codec import clean_metadata, to_micros
 from vectorkit.errors import InvalidArgument, InvalidRecord, NotFound, PartialFailure, Unsupported, VectorkitError
-from vectorkit.filters import EVERY_ROW, NO_ROW, Node, fit, leaves, push_not, to_text, as_node
+from vectorkit.filters import EVERY_ROW, NO_ROW, Node, as_node, fit, leaves, push_not, to_text
 from vectorkit.ranking import sort_hits
 from vectorkit.types import Batch, Clause, CollectionSpec, Cursor, Explanation, Hits, Page, Record, Stats
 from vectorkit.validate import check_batch, check_declared, check_k, check_queries
@@ -68,7 +68,7 @@ class Checked:
     def plan(self, spec: CollectionSpec, where: Node) -> Plan:
         """The adapter's plan of a fitted filter."""
         fitted = fit(push_not(where), spec.fields)
-        if fitted == EVERY_ROW or fitted == NO_ROW:
+        if fitted in {EVERY_ROW, NO_ROW}:
             return Plan(fitted, None, exact=True)
         return self.adapter.plan(spec, fitted)
 
@@ -82,12 +82,18 @@ class Checked:
     async def create(self, spec: CollectionSpec) -> CollectionSpec:
         store = self.capability.store
         if spec.tenancy is not None and not self.capability.tenancy:
-            raise Unsupported(f"{store} has no tenancy in this version (asked for {spec.tenancy!r}); make a collection per tenant")
+            raise Unsupported(
+                f"{store} has no tenancy in this version (asked for {spec.tenancy!r}); make a collection per tenant"
+            )
         if spec.expiry and not self.capability.expiry:
-            raise Unsupported(f"{store} cannot expire rows; create {spec.name!r} with expiry=False and delete by a date field")
+            raise Unsupported(
+                f"{store} cannot expire rows; create {spec.name!r} with expiry=False and delete by a date field"
+            )
         limit = self.capability.max_dimension
         if limit is not None and spec.dimension > limit:
-            raise Unsupported(f"{store} holds vectors of up to {limit} numbers, asked for {spec.dimension}; reduce the dimension")
+            raise Unsupported(
+                f"{store} holds vectors of up to {limit} numbers, asked for {spec.dimension}; reduce the dimension"
+            )
         made = await self.adapter.create(spec)
         self._specs[spec.name] = made
         return made
@@ -233,7 +239,11 @@ class Checked:
         for hits in found:
             trace.rows += len(hits)
             trace.path.append(hits.path)
-        short = [at for at, hits in enumerate(found) if hits.coverage == "short" or (len(hits) < query.k and hits.coverage != "exact")]
+        short = [
+            at
+            for at, hits in enumerate(found)
+            if hits.coverage == "short" or (len(hits) < query.k and hits.coverage != "exact")
+        ]
         if not short or query.exact or not self.capability.exact:
             return found
         again = await self._ask(scope, replace(query, vectors=query.vectors[short], exact=True), trace)
@@ -252,7 +262,9 @@ class Checked:
         short = []
         for at, hits in enumerate(found):
             exhausted = len(hits) < wide and hits.coverage == "exact"
-            kept = Hits([hit for hit in hits if matches(hit.metadata)], coverage=hits.coverage, path=hits.path + ", re-checked")
+            kept = Hits(
+                [hit for hit in hits if matches(hit.metadata)], coverage=hits.coverage, path=hits.path + ", re-checked"
+            )
             found[at] = kept
             if len(kept) < query.k and not exhausted:
                 short.append(at)

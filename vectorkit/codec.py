@@ -106,10 +106,10 @@ def _clean_scalar(value: Any, field: str, row: int | None) -> Any:
             raise InvalidRecord(f"metadata {field!r}: {number} is outside -2^63 to 2^63-1", row=row, field=field)
         return number
     if isinstance(value, float):
-        number = float(value)
-        if number - number != 0.0:
-            raise InvalidRecord(f"metadata {field!r} is {number}; only finite numbers are stored", row=row, field=field)
-        return number
+        real = float(value)
+        if real - real != 0.0:
+            raise InvalidRecord(f"metadata {field!r} is {real}; only finite numbers are stored", row=row, field=field)
+        return real
     if isinstance(value, datetime):
         return _clean_datetime(value, field, row)
     hint = "; use .item()" if type(value).__module__ == "numpy" else ""
@@ -130,13 +130,11 @@ def _clean_datetime(value: datetime, field: str, row: int | None) -> datetime:
         utc = value.astimezone(UTC)
     except OverflowError:
         raise InvalidRecord(f"metadata {field!r}: {value} has no UTC form", row=row, field=field) from None
-    return datetime(
-        utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, utc.microsecond, tzinfo=UTC
-    )
+    return datetime(utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, utc.microsecond, tzinfo=UTC)
 
 
 def kind_of(value: Any) -> str:
-    """"bool", "number", "string", "datetime", "list", "mapping" or "null": the disjoint kinds of section values."""
+    """ "bool", "number", "string", "datetime", "list", "mapping" or "null": the disjoint kinds of section values."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int | float):
@@ -162,7 +160,9 @@ def _clean_list(value: Sequence[Any], field: str, row: int | None) -> list[Any]:
         out.append(_clean_scalar(item, field, row))
     kinds = {kind_of(item) for item in out}
     if len(kinds) > 1:
-        raise InvalidRecord(f"metadata {field!r}: a list holds one type, got {', '.join(sorted(kinds))}", row=row, field=field)
+        raise InvalidRecord(
+            f"metadata {field!r}: a list holds one type, got {', '.join(sorted(kinds))}", row=row, field=field
+        )
     return out
 
 
@@ -268,7 +268,10 @@ def _untag(value: Any) -> Any:
 
 def copy_metadata(metadata: Metadata) -> dict[str, Any]:
     """A deep copy of clean metadata: what is returned shares nothing with what is kept."""
-    return {key: (value if type(value) is not list and type(value) is not dict else _copy(value)) for key, value in metadata.items()}
+    return {
+        key: (value if type(value) is not list and type(value) is not dict else _copy(value))
+        for key, value in metadata.items()
+    }
 
 
 def _copy(value: Any) -> Any:

@@ -76,9 +76,7 @@ async def _connect(
     target = _target(url, backend, typed, read_only, str(secret))
     adapter = await backend.open(target, runtime)
     ticking = _clock(clock)
-    return StoreVerbs(
-        Checked(adapter, clock=ticking, residual_limit=limit), runtime, clock=ticking, shown=target.shown
-    )
+    return StoreVerbs(Checked(adapter, clock=ticking, residual_limit=limit), runtime, clock=ticking, shown=target.shown)
 
 
 def _bool(name: str, value: Any) -> bool:
@@ -156,10 +154,16 @@ def _target(url: str, backend: Backend, options: Any, read_only: bool, secret: s
         parameters[name] = value
     match backend.place:
         case "name":
-            return Target(scheme=scheme, path=unquote(place), parameters=parameters, options=options, read_only=read_only)
+            return Target(
+                scheme=scheme, path=unquote(place), parameters=parameters, options=options, read_only=read_only
+            )
         case "directory":
             return Target(
-                scheme=scheme, path=_directory(scheme, place), parameters=parameters, options=options, read_only=read_only
+                scheme=scheme,
+                path=_directory(scheme, place),
+                parameters=parameters,
+                options=options,
+                read_only=read_only,
             )
         case "server":
             try:
@@ -211,7 +215,9 @@ def _options(backend: Backend, options: Any, settings: dict[str, Any]) -> Any:
     known = {f.name for f in fields(kind)}
     for name in settings:
         if name not in known:
-            raise ConfigError(f"{backend.store} has no option {name!r} (known: {', '.join(sorted(known | _PROFILE_KEYS))})")
+            raise ConfigError(
+                f"{backend.store} has no option {name!r} (known: {', '.join(sorted(known | _PROFILE_KEYS))})"
+            )
     return kind(**settings)
 
 
@@ -247,7 +253,9 @@ def _profile(name: str) -> dict[str, Any]:
 
     path = config_path()
     if path is None:
-        raise ConfigError(f"{name!r} is no URL (scheme://…), and there is no vectorkit.toml here or above to hold a profile")
+        raise ConfigError(
+            f"{name!r} is no URL (scheme://…), and there is no vectorkit.toml here or above to hold a profile"
+        )
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:

@@ -63,7 +63,9 @@ class InvalidRecord(InvalidArgument):
 class DimensionMismatch(InvalidArgument):
     """A vector's length is not the collection's dimension."""
 
-    def __init__(self, message: str, *, expected: int | None = None, got: int | None = None, row: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, expected: int | None = None, got: int | None = None, row: int | None = None
+    ) -> None:
         where = "" if row is None else f"row {row}: "
         super().__init__(where + message)
         self.detail = message

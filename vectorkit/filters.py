@@ -6,7 +6,7 @@ complement by construction.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
 
@@ -96,7 +96,8 @@ class _Node(Filter):
         raise AttributeError(f"filters are immutable; cannot set {name}")
 
     def key(self) -> tuple[Any, ...]:
-        return (type(self).__name__, *(_freeze(getattr(self, name)) for name in type(self).__slots__))
+        names: tuple[str, ...] = type(self).__slots__
+        return (type(self).__name__, *(_freeze(getattr(self, name)) for name in names))
 
 
 def _freeze(value: Any) -> Any:
@@ -288,7 +289,9 @@ class StartsWith(Leaf):
     def __init__(self, field: str, prefix: str) -> None:
         super().__init__(field)
         if not isinstance(prefix, str):
-            raise InvalidFilter(f"{field!r} $startswith takes a string, got {prefix!r}", field=field, operator="$startswith")
+            raise InvalidFilter(
+                f"{field!r} $startswith takes a string, got {prefix!r}", field=field, operator="$startswith"
+            )
         self._set(prefix=_scalar(prefix, field, self.operator))
 
     def matches(self, metadata: Metadata) -> bool:
@@ -359,7 +362,7 @@ class F:
 
     def contains(self, value: Scalar) -> Filter:
         """A list field that holds the value."""
-        if isinstance(value, list | tuple | set | frozenset):
+        if isinstance(value, list | tuple | set | frozenset):  # type: ignore[unreachable]
             raise InvalidFilter(
                 f"{self.field!r} contains takes one value; use contains_any or contains_all",
                 field=self.field,
@@ -461,7 +464,7 @@ def coerce(where: Filter | Mapping[str, Any] | None) -> Node | None:
         return as_node(where)
     if isinstance(where, Mapping):
         return as_node(Filter.from_json(where))
-    if isinstance(where, F):
+    if isinstance(where, F):  # type: ignore[unreachable]
         raise InvalidFilter(f"{where!r} is a field, not a condition; compare it with something", field=where.field)
     raise InvalidFilter(f"where takes a Filter, a dict or None, got {type(where).__name__}")
 
@@ -495,7 +498,11 @@ def _to_json(node: Node) -> dict[str, Any]:
             return {_json_field(field): {node.operator: _json_value(value)}}
         case ContainsAny(field=field, values=(value,)):
             return {_json_field(field): {"$contains": _json_value(value)}}
-        case In(field=field, values=values) | ContainsAll(field=field, values=values) | ContainsAny(field=field, values=values):
+        case (
+            In(field=field, values=values)
+            | ContainsAll(field=field, values=values)
+            | ContainsAny(field=field, values=values)
+        ):
             return {_json_field(field): {node.operator: [_json_value(v) for v in values]}}
         case StartsWith(field=field, prefix=prefix):
             return {_json_field(field): {"$startswith": prefix}}
@@ -591,7 +598,9 @@ def _operator_from_json(field: str, operator: Any, operand: Any) -> Node:
             return StartsWith(field, operand)
         case "$exists":
             if not isinstance(operand, bool):
-                raise InvalidFilter(f"{field!r} $exists takes true or false, got {operand!r}", field=field, operator=operator)
+                raise InvalidFilter(
+                    f"{field!r} $exists takes true or false, got {operand!r}", field=field, operator=operator
+                )
             return Exists(field) if operand else Not(Exists(field))
         case _:
             raise InvalidFilter(f"{field!r}: unknown operator {operator!r}", field=field, operator=str(operator))
@@ -623,9 +632,15 @@ def to_text(node: Node) -> str:
         case Or(children=()):
             return "false"
         case And(children=children):
-            return " and ".join(_wrap(child) for child in children) if len(children) > 1 else f"all({to_text(children[0])})"
+            return (
+                " and ".join(_wrap(child) for child in children)
+                if len(children) > 1
+                else f"all({to_text(children[0])})"
+            )
         case Or(children=children):
-            return " or ".join(_wrap(child) for child in children) if len(children) > 1 else f"any({to_text(children[0])})"
+            return (
+                " or ".join(_wrap(child) for child in children) if len(children) > 1 else f"any({to_text(children[0])})"
+            )
         case Not(child=Eq(field=field, value=value)):
             return f"{text_field(field)} != {_text_value(value)}"
         case Not(child=In(field=field, values=values)):
@@ -638,7 +653,11 @@ def to_text(node: Node) -> str:
             return f"{text_field(field)} {_WORDS[node.operator]} {_text_value(value)}"
         case ContainsAny(field=field, values=(value,)):
             return f"{text_field(field)} contains {_text_value(value)}"
-        case In(field=field, values=values) | ContainsAll(field=field, values=values) | ContainsAny(field=field, values=values):
+        case (
+            In(field=field, values=values)
+            | ContainsAll(field=field, values=values)
+            | ContainsAny(field=field, values=values)
+        ):
             return f"{text_field(field)} {node.operator[1:]} [{', '.join(map(_text_value, values))}]"
         case StartsWith(field=field, prefix=prefix):
             return f"{text_field(field)} startswith {_text_value(prefix)}"
@@ -779,34 +798,35 @@ T = TypeVar("T")
 def fold(
     node: Node,
     leaf: Callable[[AnyLeaf, bool], tuple[T, bool] | None],
-    join: Callable[[Literal["and", "or"], Sequence[T]], T],
+    join: Callable[[Literal["and", "or"], list[T]], T],
 ) -> tuple[T | None, bool]:
     """Build a store's own filter: (native or None for every row, whether it is exact).
 
     `leaf(leaf, negated)` gives (native, exact) or None where the store cannot narrow by it. A conjunction drops what
     cannot be translated; a disjunction with such a part cannot narrow at all. Both then are supersets.
     """
-    match node:
-        case And(children=children):
-            done = [fold(child, leaf, join) for child in children]
-            parts = [native for native, _ in done if native is not None]
-            exact = all(ok for _, ok in done)
-            if not parts:
-                return None, exact
-            return (parts[0] if len(parts) == 1 else join("and", parts)), exact
-        case Or(children=children):
-            done = [fold(child, leaf, join) for child in children]
-            parts = [native for native, _ in done if native is not None]
-            if len(parts) < len(done) or not parts:
-                return None, False
-            return (parts[0] if len(parts) == 1 else join("or", parts)), all(ok for _, ok in done)
-        case Not(child=child) if isinstance(child, Leaf):
-            translated = leaf(child, True)
-        case Not():
-            return fold(push_not(node), leaf, join)
-        case _:
-            translated = leaf(node, False)
-    return (None, False) if translated is None else translated
+
+    def walk(node: Node) -> tuple[T | None, bool]:
+        match node:
+            case And(children=children) | Or(children=children):
+                done = [walk(child) for child in children]
+                parts = [native for native, _ in done if native is not None]
+                exact = all(ok for _, ok in done)
+                if isinstance(node, Or) and len(parts) < len(done):
+                    return None, False
+                if not parts:
+                    return None, exact and isinstance(node, And)
+                how: Literal["and", "or"] = "and" if isinstance(node, And) else "or"
+                return (parts[0] if len(parts) == 1 else join(how, parts)), exact
+            case Not(child=child) if isinstance(child, Leaf):
+                translated = leaf(child, True)
+            case Not():
+                return walk(push_not(node))
+            case _:
+                translated = leaf(node, False)
+        return (None, False) if translated is None else translated
+
+    return walk(node)
 
 
 def leaves(node: Node) -> list[tuple[AnyLeaf, bool]]:

@@ -8,8 +8,22 @@ import re
 from typing import Any, NoReturn
 
 from vectorkit.errors import InvalidFilter
-from vectorkit.filters import MAX_DEPTH, And, Compare, ContainsAll, ContainsAny, Eq, Exists, Filter, In, Not, Or, StartsWith, parse_date
-from vectorkit.filters import Order as Order
+from vectorkit.filters import (
+    MAX_DEPTH,
+    And,
+    Compare,
+    ContainsAll,
+    ContainsAny,
+    Eq,
+    Exists,
+    Filter,
+    In,
+    Not,
+    Or,
+    Order,
+    StartsWith,
+    parse_date,
+)
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -22,7 +36,21 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _KEYWORDS = frozenset(
-    ["and", "or", "not", "in", "contains", "contains_any", "contains_all", "startswith", "exists", "missing", "true", "false", "date"]
+    [
+        "and",
+        "or",
+        "not",
+        "in",
+        "contains",
+        "contains_any",
+        "contains_all",
+        "startswith",
+        "exists",
+        "missing",
+        "true",
+        "false",
+        "date",
+    ]
 )
 _BARE = re.compile(r"[^\W\d][\w.:/-]*\Z")
 _ORDERS: dict[str, Order] = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
@@ -173,7 +201,7 @@ class _Parser:
             return Exists(field)
         if self.word("missing"):
             return Not(Exists(field))
-        self.stop(
+        return self.stop(
             f"after the field {field!r} expected == != > >= < <= in, not in, contains, contains_any, contains_all, "
             "startswith, exists or missing"
         )
@@ -206,13 +234,13 @@ class _Parser:
             case "word" if self.token in {"true", "false"}:
                 return self.take() == "true"
             case _:
-                self.stop("expected a value: a number, a string in quotes, true, false or date \"…\"")
+                return self.stop('expected a value: a number, a string in quotes, true, false or date "…"')
 
     def string(self) -> str:
         token = self.take()
         body = token[1:-1]
         if token[0] == "'":
-            body = body.replace('\\\'', "'").replace('"', '\\"')
+            body = body.replace("\\'", "'").replace('"', '\\"')
         try:
             return str(json.loads(f'"{body}"', strict=False))
         except ValueError:

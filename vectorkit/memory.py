@@ -12,7 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vectorkit.adapter import Backend, Capability, Change, KeywordQuery, Mode, Plan, Query, Scope, Selector, Target, WriteReport
+from vectorkit.adapter import (
+    Backend,
+    Capability,
+    Change,
+    KeywordQuery,
+    Mode,
+    Plan,
+    Query,
+    Scope,
+    Selector,
+    Target,
+    WriteReport,
+)
 from vectorkit.codec import NEVER, copy_metadata, from_micros
 from vectorkit.errors import AlreadyExists, NotFound, Unsupported
 from vectorkit.filters import Node
@@ -39,7 +51,9 @@ CAPABILITY = Capability(
     deadline=False,
     ef_search=False,
     indexes=frozenset({"flat"}),
-    pushdown=frozenset({"$eq", "$gt", "$gte", "$lt", "$lte", "$in", "$contains_any", "$contains_all", "$startswith", "$exists"}),
+    pushdown=frozenset(
+        {"$eq", "$gt", "$gte", "$lt", "$lte", "$in", "$contains_any", "$contains_all", "$startswith", "$exists"}
+    ),
 )
 
 
@@ -84,13 +98,13 @@ class _Shelf:
         self._reserve(count + fresh)
         expires = expiry_micros(batch)
         texts = batch.texts or [None] * len(keys)
-        metadata = batch.metadata or [{}] * len(keys)
+        metadata = [{} if m is None else dict(m) for m in batch.metadata] if batch.metadata else [{}] * len(keys)
         if fresh == len(keys):
             self.vectors[count : count + fresh] = batch.vectors
             self.keys.extend(keys)
             self.ids.extend(batch.ids)
             self.texts.extend(texts)
-            self.metadata.extend(metadata)  # type: ignore[arg-type]
+            self.metadata.extend(metadata)
             self.expires.extend(expires)
             self.slots.update(zip(keys, range(count, count + fresh), strict=True))
             self._unworded.update(range(count, count + fresh))
@@ -106,7 +120,7 @@ class _Shelf:
                     self.expires.append(NEVER)
                 self.vectors[slot] = batch.vectors[row]
                 self.texts[slot] = texts[row]
-                self.metadata[slot] = metadata[row]  # type: ignore[assignment]
+                self.metadata[slot] = metadata[row]
                 self.expires[slot] = expires[row]
                 self._unworded.add(slot)
         self.sorted = None
@@ -255,10 +269,16 @@ class MemoryAdapter:
             if mode == "upsert":
                 shelf.put(keys, batch)
                 return WriteReport(written=len(keys))
-            live = [row for row, key in enumerate(keys) if (s := shelf.slots.get(key)) is not None and shelf.visible(scope, s)]
+            live = [
+                row
+                for row, key in enumerate(keys)
+                if (s := shelf.slots.get(key)) is not None and shelf.visible(scope, s)
+            ]
             if live and mode == "insert":
                 ids = [batch.ids[row] for row in live]
-                raise AlreadyExists(f"{len(ids)} of the ids exist, the first is {ids[0]!r}; nothing was written", ids=ids)
+                raise AlreadyExists(
+                    f"{len(ids)} of the ids exist, the first is {ids[0]!r}; nothing was written", ids=ids
+                )
             there = set(live)
             rows = [row for row in range(len(keys)) if row not in there]
             if rows:
@@ -297,7 +317,9 @@ class MemoryAdapter:
             allowed = set(shelf.rows(scope, query.plan, query.ids))
             ranked = search(shelf.words(), query.words, query.k, allowed.__contains__)
             return Hits(
-                [shelf.hit(slot, score, query.vectors_back) for slot, score in ranked], coverage="exact", path="FTS5, BM25"
+                [shelf.hit(slot, score, query.vectors_back) for slot, score in ranked],
+                coverage="exact",
+                path="FTS5, BM25",
             )
 
     async def delete(self, scope: Scope, selector: Selector) -> int:
@@ -380,7 +402,7 @@ def _scores(shelf: _Shelf, slots: npt.NDArray[np.int64], vector: FloatArray) -> 
     return out
 
 
-async def _open(target: Target, runtime: Runtime) -> MemoryAdapter:
+async def _open(target: Target, _: Runtime) -> MemoryAdapter:
     if not target.path:
         return MemoryAdapter(_Data(), read_only=target.read_only)
     with _shared_lock:

@@ -37,7 +37,9 @@ def tie_floor(score: float) -> float:
     return score - TIE * 1.0001 * max(1.0, abs(score))
 
 
-def top(scores: npt.NDArray[np.float64], slots: npt.NDArray[np.int64], ids: Sequence[str], k: int) -> list[tuple[int, float]]:
+def top(
+    scores: npt.NDArray[np.float64], slots: npt.NDArray[np.int64], ids: Sequence[str], k: int
+) -> list[tuple[int, float]]:
     """The first k of (n,) scores by the rule above as (slot, score); `ids[slot]` is a slot's id."""
     count = len(scores)
     if count > k:

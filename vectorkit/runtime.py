@@ -33,7 +33,9 @@ class Deadline:
     __slots__ = ("_end", "seconds")
 
     def __init__(self, seconds: float | None) -> None:
-        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0):
+        if seconds is not None and (
+            isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0
+        ):
             raise InvalidArgument(f"a deadline is a positive number of seconds, got {seconds!r}")
         self.seconds = seconds
         self._end = None if seconds is None else time.monotonic() + seconds
@@ -128,7 +130,7 @@ class SyncRuntime:
         return done
 
     async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+        time.sleep(seconds)  # noqa: ASYNC251 - the sync colour: nobody else is on this thread
 
     def lock(self) -> AbstractAsyncContextManager[Any]:
         return _SyncLock()

@@ -4,6 +4,7 @@ Frozen, and without behaviour beyond keeping themselves well formed.
 """
 
 import re
+import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +25,10 @@ LAYOUT = 1
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _SCALARS: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": float, "datetime": datetime}
-FIELD_TYPES: dict[str, Any] = {**_SCALARS, **{f"list[{name}]": list[kind] for name, kind in _SCALARS.items()}}
+FIELD_TYPES: dict[str, Any] = {
+    **_SCALARS,
+    **{f"list[{name}]": types.GenericAlias(list, (kind,)) for name, kind in _SCALARS.items()},
+}
 _FIELD_NAMES: dict[Any, str] = {kind: name for name, kind in FIELD_TYPES.items()}
 
 
@@ -159,7 +163,9 @@ class CollectionSpec:
         fields = {}
         for name, kind in self.fields.items():
             if not isinstance(name, str) or not name or "\0" in name or _has_surrogate(name):
-                raise InvalidArgument(f"a field name must be a non-empty string without NUL or surrogates, got {name!r}")
+                raise InvalidArgument(
+                    f"a field name must be a non-empty string without NUL or surrogates, got {name!r}"
+                )
             if name.startswith("_vk_"):
                 raise InvalidArgument(f"field {name!r}: the prefix _vk_ is reserved")
             spelled = kind if isinstance(kind, str) else _field_name(kind)
@@ -385,7 +391,9 @@ def _arrow_metadata(value: Any, row: int) -> dict[str, Any]:
         try:
             value = decode(value)
         except ValueError as error:
-            raise InvalidRecord(f"the metadata column holds no JSON object: {error}", row=row, field="metadata") from None
+            raise InvalidRecord(
+                f"the metadata column holds no JSON object: {error}", row=row, field="metadata"
+            ) from None
     if not isinstance(value, dict):
         raise InvalidRecord("the metadata column must hold structs or JSON objects", row=row, field="metadata")
     return {key: item for key, item in value.items() if item is not None}
@@ -401,7 +409,9 @@ def _arrow_vectors(column: Any, count: int) -> FloatArray:
         if flat.null_count:
             return _matrix(column.to_pylist(), count)
         with np.errstate(over="ignore"):
-            parts.append(flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(chunk), chunk.type.list_size))
+            parts.append(
+                flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(chunk), chunk.type.list_size)
+            )
     return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
 
@@ -412,7 +422,9 @@ def _matrix(vectors: Any, rows: int) -> FloatArray:
             raise InvalidRecord(f"vectors must be numbers, got an array of {vectors.dtype}", row=0, field="vector")
         with np.errstate(over="ignore"):
             return vectors.astype(np.float32)
-    given = list(vectors) if isinstance(vectors, Iterable) and not isinstance(vectors, str | bytes | Mapping) else [vectors]
+    given = (
+        list(vectors) if isinstance(vectors, Iterable) and not isinstance(vectors, str | bytes | Mapping) else [vectors]
+    )
     if not given:
         return np.zeros((0, 1), np.float32)
     first = given[0]
@@ -446,7 +458,9 @@ def _vector(value: Any, row: int) -> FloatArray:
             raise
         raise InvalidRecord(f"the vector is no list of numbers: {error}", row=row, field="vector") from None
     if array.ndim != 1:
-        raise InvalidRecord(f"the vector has shape {array.shape}; it must be one list of numbers", row=row, field="vector")
+        raise InvalidRecord(
+            f"the vector has shape {array.shape}; it must be one list of numbers", row=row, field="vector"
+        )
     if not len(array):
         raise InvalidRecord("the vector is empty", row=row, field="vector")
     return array
@@ -483,7 +497,7 @@ _set_id, _set_score, _set_text, _set_metadata, _set_vector = (
 )
 
 
-def make_hit(id: str, score: float, text: str | None, metadata: Metadata, vector: FloatArray | None) -> Hit:  # noqa: A002
+def make_hit(id: str, score: float, text: str | None, metadata: Metadata, vector: FloatArray | None) -> Hit:
     """Hit(…) at a third of the cost: the frozen dataclass's own __init__ sets each slot through object.__setattr__."""
     hit = _new(Hit)
     _set_id(hit, id)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vectorkit.codec import bad_text, clean_metadata, clean_text, fits_type, to_micros, NEVER, kind_of
+from vectorkit.codec import NEVER, bad_text, clean_metadata, clean_text, fits_type, kind_of, to_micros
 from vectorkit.errors import DimensionMismatch, InvalidArgument, InvalidRecord, Unsupported
 from vectorkit.types import Batch, CollectionSpec, FloatArray
 
@@ -87,9 +87,9 @@ def check_batch(spec: CollectionSpec, batch: Batch) -> Batch:
     texts = batch.texts
     if texts is not None:
         texts = _check_texts(texts)
-    metadata = batch.metadata
-    if metadata is not None:
-        metadata = [_NO_METADATA if m is None else clean_metadata(m, row) for row, m in enumerate(metadata)]
+    metadata: list[dict[str, Any]] | None = None
+    if batch.metadata is not None:
+        metadata = [_NO_METADATA if m is None else clean_metadata(m, row) for row, m in enumerate(batch.metadata)]
         if spec.fields:
             check_declared(spec, metadata)
     if batch.expires_at is not None:
@@ -101,7 +101,10 @@ def _check_vectors(spec: CollectionSpec, vectors: FloatArray) -> None:
     if vectors.shape[1] != spec.dimension:
         got = vectors.shape[1]
         raise DimensionMismatch(
-            f"the vector has {got} numbers; {spec.name!r} holds {spec.dimension}", expected=spec.dimension, got=got, row=0
+            f"the vector has {got} numbers; {spec.name!r} holds {spec.dimension}",
+            expected=spec.dimension,
+            got=got,
+            row=0,
         )
     squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
     if not np.isfinite(squares).all():
@@ -137,7 +140,11 @@ def check_declared(spec: CollectionSpec, rows: Sequence[Mapping[str, Any]]) -> N
 
 
 def _misfit(name: str, kind: Any, value: Any, row: int | None) -> InvalidRecord:
-    declared = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind).replace("datetime.", "")
+    declared = (
+        kind.__name__
+        if isinstance(kind, type) and not hasattr(kind, "__args__")
+        else str(kind).replace("datetime.", "")
+    )
     shown = f"{type(value).__name__} {value!r}" if kind_of(value) != "mapping" else "a nested mapping"
     return InvalidRecord(f"field {name!r} is declared {declared}, got {shown}", row=row, field=name)
 
@@ -147,7 +154,9 @@ def _check_expiry(spec: CollectionSpec, expires_at: Sequence[datetime | None]) -
         if value is None:
             continue
         if not isinstance(value, datetime) or value.tzinfo is None or value.utcoffset() is None:
-            raise InvalidRecord(f"expires_at must be a timezone-aware datetime, got {value!r}", row=row, field="expires_at")
+            raise InvalidRecord(
+                f"expires_at must be a timezone-aware datetime, got {value!r}", row=row, field="expires_at"
+            )
         if not spec.expiry:
             raise InvalidRecord(
                 f"expires_at is set, and {spec.name!r} was made with expiry=False", row=row, field="expires_at"
@@ -183,12 +192,13 @@ def check_k(k: Any, store: str, max_k: int | None, name: str = "k") -> int:
     if type(k) is not int:
         if isinstance(k, bool) or not isinstance(k, int | np.integer):
             raise InvalidArgument(f"{name} must be an int, got {k!r}")
-        k = int(k)
+        return check_k(int(k), store, max_k, name)
     if k < 1:
         raise InvalidArgument(f"{name} must be at least 1, got {k}")
     if max_k is not None and k > max_k:
         raise Unsupported(f"{store} returns at most {max_k} rows a query ({name}={k}); ask for fewer, or scan()")
-    return k
+    checked: int = k
+    return checked
 
 
 def as_queries(vectors: Any, *, one: bool) -> FloatArray:
@@ -200,7 +210,9 @@ def as_queries(vectors: Any, *, one: bool) -> FloatArray:
             with np.errstate(over="ignore"):
                 raw = np.asarray(vectors)
                 if raw.dtype.kind not in "fiu":
-                    raise InvalidArgument(f"a query vector holds numbers, got {raw.dtype} from {type(vectors).__name__}")
+                    raise InvalidArgument(
+                        f"a query vector holds numbers, got {raw.dtype} from {type(vectors).__name__}"
+                    )
                 array = raw.astype(np.float32)
         except (TypeError, ValueError, OverflowError) as error:
             if isinstance(error, InvalidArgument):

@@ -198,7 +198,9 @@ class CollectionVerbs:
             return await self._top.delete(self._scope, Selector(ids=checked)) if checked else 0
         plan = self._plan(where)
         if plan is not None and plan.where == EVERY_ROW:
-            raise InvalidArgument("delete(where=…) with a filter that holds for every row; say everything=True if you mean it")
+            raise InvalidArgument(
+                "delete(where=…) with a filter that holds for every row; say everything=True if you mean it"
+            )
         return await self._top.delete(self._scope, Selector(plan=plan, everything=everything))
 
     # ------------------------------------------------------------------------------------- reads
@@ -229,9 +231,7 @@ class CollectionVerbs:
             return []
         return await self._top.query(self._scope, query)
 
-    def _question(
-        self, queries: Any, k: int, where: Where, vectors: bool, exact: bool, ef_search: int | None
-    ) -> Query:
+    def _question(self, queries: Any, k: int, where: Where, vectors: bool, exact: bool, ef_search: int | None) -> Query:
         if ef_search is not None and (isinstance(ef_search, bool) or not isinstance(ef_search, int) or ef_search < 1):
             raise InvalidArgument(f"ef_search must be an int of at least 1, got {ef_search!r}")
         return Query(
@@ -247,17 +247,33 @@ class CollectionVerbs:
         self.store.check_open()
         checked = _check_query_text(text)
         query = KeywordQuery(
-            text=checked, words=split_words(checked), k=k, plan=self._plan(where), vectors_back=_flag("vectors", vectors)
+            text=checked,
+            words=split_words(checked),
+            k=k,
+            plan=self._plan(where),
+            vectors_back=_flag("vectors", vectors),
         )
         return await self._top.keyword(self._scope, query)
 
     async def hybrid(
-        self, text: str, vector: Any, *, k: int, where: Where, fusion: Fusion | None, candidates: int | None, vectors: bool
+        self,
+        text: str,
+        vector: Any,
+        *,
+        k: int,
+        where: Where,
+        fusion: Fusion | None,
+        candidates: int | None,
+        vectors: bool,
     ) -> Hits:
         self.store.check_open()
         store = self.store.capability.store
         k = check_k(k, store, self.store.capability.max_k)
-        depth = max(k, 100) if candidates is None else max(k, check_k(candidates, store, self.store.capability.max_k, "candidates"))
+        depth = (
+            max(k, 100)
+            if candidates is None
+            else max(k, check_k(candidates, store, self.store.capability.max_k, "candidates"))
+        )
         dense, words = await self.store.runtime.gather(
             self.query(vector, k=depth, where=where, vectors=vectors, exact=False, ef_search=None),
             self.keyword(text, k=depth, where=where, vectors=vectors),
@@ -282,9 +298,7 @@ class CollectionVerbs:
         self.store.check_open()
         await self._top.optimize(self.spec.name)
 
-    async def explain(
-        self, vector: Any, *, k: int, where: Where, exact: bool, ef_search: int | None
-    ) -> Explanation:
+    async def explain(self, vector: Any, *, k: int, where: Where, exact: bool, ef_search: int | None) -> Explanation:
         self.store.check_open()
         query = self._question(as_queries(vector, one=True), k, where, False, exact, ef_search)
         return await self._top.explain(self._scope, query)
@@ -335,7 +349,9 @@ def _shift(error: VectorkitError, rows: int) -> VectorkitError:
 
 
 def _check_wait(wait: float | None) -> None:
-    if wait is not None and (isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait < float("inf")):
+    if wait is not None and (
+        isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait < float("inf")
+    ):
         raise InvalidArgument(f"wait must be a number of seconds of at least 0, or None; got {wait!r}")
 
 
@@ -352,7 +368,7 @@ def _check_query_text(text: Any) -> str:
         raise InvalidArgument(error.detail) from None
 
 
-def _check_change(set: Any, unset: Any) -> Change:  # noqa: A002
+def _check_change(set: Any, unset: Any) -> Change:
     if set is not None and not isinstance(set, Mapping):
         raise InvalidArgument(f"set must be a mapping of metadata, got {type(set).__name__}")
     if unset is not None and (isinstance(unset, str | Mapping) or not isinstance(unset, Iterable)):

@@ -8,11 +8,23 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal
 
-from vectorkit.adapter import Backend, Capability, Change, KeywordQuery, Mode, Plan, Query, Scope, Selector, Target, WriteReport
+from vectorkit.adapter import (
+    Backend,
+    Capability,
+    Change,
+    KeywordQuery,
+    Mode,
+    Plan,
+    Query,
+    Scope,
+    Selector,
+    Target,
+    WriteReport,
+)
 from vectorkit.errors import Closed, NotFound, Unsupported
-from vectorkit.filters import AnyLeaf, Node, Not, fold, And, Or
+from vectorkit.filters import And, AnyLeaf, Node, Not, Or, fold
 from vectorkit.local.ann import IndexMaker
 from vectorkit.local.home import Home
 from vectorkit.local.options import LocalOptions
@@ -20,8 +32,6 @@ from vectorkit.local.rows import create_rows
 from vectorkit.local.shelf import Shelf
 from vectorkit.runtime import Runtime
 from vectorkit.types import Batch, CollectionSpec, Cursor, Hits, Page, Record, Stats
-
-T = TypeVar("T")
 
 CAPABILITY = Capability(
     store="local",
@@ -37,7 +47,9 @@ CAPABILITY = Capability(
     deadline=False,
     ef_search=False,
     indexes=frozenset({"flat"}),
-    pushdown=frozenset({"$eq", "$gt", "$gte", "$lt", "$lte", "$in", "$contains_any", "$contains_all", "$startswith", "$exists"}),
+    pushdown=frozenset(
+        {"$eq", "$gt", "$gte", "$lt", "$lte", "$in", "$contains_any", "$contains_all", "$startswith", "$exists"}
+    ),
 )
 
 
@@ -82,7 +94,10 @@ class LocalAdapter:
                 return None
             return (Not(found) if negated else found), True
 
-        native, exact = fold(where, leaf, lambda how, parts: And(parts) if how == "and" else Or(parts))
+        def join(how: Literal["and", "or"], parts: list[Node]) -> Node:
+            return And(parts) if how == "and" else Or(parts)
+
+        native, exact = fold(where, leaf, join)
         return Plan(where, native, exact)
 
     def _ours(self) -> None:
@@ -187,7 +202,9 @@ class LocalAdapter:
         return await self._runtime.offload(lambda: self._shelf(scope).count(scope, plan))
 
     async def page(self, scope: Scope, plan: Plan | None, cursor: Cursor | None, *, limit: int, vectors: bool) -> Page:
-        return await self._runtime.offload(lambda: self._shelf(scope).page(scope, plan, cursor, limit=limit, vectors=vectors))
+        return await self._runtime.offload(
+            lambda: self._shelf(scope).page(scope, plan, cursor, limit=limit, vectors=vectors)
+        )
 
     async def stats(self, scope: Scope) -> Stats:
         return await self._runtime.offload(lambda: self._shelf(scope).stats(scope))

@@ -14,7 +14,22 @@ import numpy.typing as npt
 
 from vectorkit.codec import to_micros
 from vectorkit.errors import VectorkitError
-from vectorkit.filters import And, AnyLeaf, Compare, ContainsAll, ContainsAny, Eq, Exists, In, Leaf, Node, Not, Or, Order, StartsWith
+from vectorkit.filters import (
+    And,
+    AnyLeaf,
+    Compare,
+    ContainsAll,
+    ContainsAny,
+    Eq,
+    Exists,
+    In,
+    Leaf,
+    Node,
+    Not,
+    Or,
+    Order,
+    StartsWith,
+)
 
 Mask = npt.NDArray[np.bool_]
 _ORDERS: dict[Order, Callable[[Any, Any], Any]] = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
@@ -92,7 +107,7 @@ class _Numbers:
             case Exists():
                 return present.copy()
             case Eq(value=value):
-                return (data == _native(value)) & present
+                return np.asarray((data == _native(value)) & present)
             case In(values=values):
                 return np.isin(data, np.array([_native(v) for v in values], data.dtype)) & present
             case Compare(order=order, value=value):
@@ -155,9 +170,9 @@ class _Strings:
         codes = self.codes[:used]
         match leaf:
             case Exists():
-                return codes >= 0
+                return np.asarray(codes >= 0)
             case Eq(value=value):
-                return codes == self.vocabulary.codes.get(value, -2)
+                return np.asarray(codes == self.vocabulary.codes.get(value, -2))
             case In(values=values):
                 known = self.vocabulary.codes
                 wanted = [known[value] for value in values if value in known]
@@ -175,7 +190,7 @@ class _Strings:
         values = self.vocabulary.values
         count = len(values)
         table = np.fromiter((holds(value) for value in values[:count]), np.bool_, count)
-        return np.append(table, False)[codes]  # noqa: FBT003
+        return np.asarray(np.append(table, False)[codes])
 
 
 class _Lists:
@@ -194,9 +209,9 @@ class _Lists:
         end = used + len(values)
         self.present = grown(self.present, used, end)
         self.present[used:end] = [value is not None for value in values]
-        self._add(range(used, end), values)
+        self.extend(range(used, end), values)
 
-    def _add(self, slots: Iterable[int], values: Sequence[Any]) -> None:
+    def extend(self, slots: Iterable[int], values: Sequence[Any]) -> None:
         code = self.vocabulary.code
         pairs = [
             (slot, code(_native(item))) for slot, value in zip(slots, values, strict=True) if value for item in value
@@ -214,7 +229,7 @@ class _Lists:
         new.codes[: new.used][np.isin(new.owners[: new.used], np.array(slots, np.int64))] = -1
         for slot, value in zip(slots, values, strict=True):
             new.present[slot] = value is not None
-        new._add(slots, values)
+        new.extend(slots, values)
         return new
 
     def frozen(self) -> "_Lists":

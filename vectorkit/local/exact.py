@@ -4,6 +4,8 @@ BLAS rounds differently with the shape of its operands, and loses digits under l
 error, and the final scores are summed row by row, so equal vectors score equally.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,7 +27,8 @@ def prepare(vectors: FloatArray, metric: Metric) -> FloatArray:
 
 def squares(vectors: FloatArray) -> npt.NDArray[np.float32]:
     """‖x‖² of each row."""
-    return np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64).astype(np.float32)
+    sizes: npt.NDArray[np.float64] = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    return sizes.astype(np.float32)
 
 
 def score(rows: FloatArray, query: FloatArray, metric: Metric) -> npt.NDArray[np.float64]:
@@ -34,29 +37,29 @@ def score(rows: FloatArray, query: FloatArray, metric: Metric) -> npt.NDArray[np
     q = query.astype(np.float64)
     if metric == "l2":
         x -= q
-        return -np.sqrt(np.einsum("ij,ij->i", x, x))
-    scores = np.einsum("ij,j->i", x, q)
-    return scores
+        return np.asarray(-np.sqrt(np.einsum("ij,ij->i", x, x)))
+    return np.asarray(np.einsum("ij,j->i", x, q))
 
 
 def _slack(query: FloatArray, metric: Metric, largest: float) -> float:
     """A bound on how far BLAS may be off, in the units of its scores, given the largest ‖x‖²."""
     size = float(np.dot(query, query))
-    unit = _EPS * (8.0 + len(query) ** 0.5)
+    unit = _EPS * (8.0 + math.sqrt(len(query)))
     match metric:
         case "cosine":
             return unit
         case "dot":
-            return unit * (size * largest) ** 0.5
+            return unit * math.sqrt(size * largest)
         case "l2":
-            return 2.0 * unit * (size**0.5 + largest**0.5) ** 2
+            reach = math.sqrt(size) + math.sqrt(largest)
+            return 2.0 * unit * reach * reach
 
 
 def _floor(kth: float, slack: float, query: FloatArray, metric: Metric) -> float:
     """The lowest BLAS score that may belong to a row of the answer, ties with its last row included."""
     if metric == "l2":  # BLAS scores are 2x·q - ‖x‖² = ‖q‖² - distance²
         size = float(np.dot(query, query))
-        distance = max(0.0, size - kth + slack) ** 0.5
+        distance = math.sqrt(max(0.0, size - kth + slack))
         return size - (distance + 1.0001 * TIE * max(1.0, distance)) ** 2 - slack
     return kth - 2.0 * slack - 1.0001 * TIE * max(1.0, abs(kth))
 
@@ -193,8 +196,8 @@ def search_many(
     which, row = which[order], row[order]
     edges = np.searchsorted(which, np.arange(len(queries) + 1))
     out = []
-    for at, query in enumerate(queries):
-        pool = row[edges[at] : edges[at + 1]]
+    for number, query in enumerate(queries):
+        pool = row[edges[number] : edges[number + 1]]
         chosen = pool if slots is None else slots[pool]
         out.append(top(_score_all(matrix, chosen, query, metric), chosen, ids, k))
     return out

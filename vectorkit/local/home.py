@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from vectorkit.errors import AlreadyExists, ConfigError, Corrupt, NotFound, Unavailable, Unsupported
@@ -82,7 +83,9 @@ class Home:
         except OSError as error:
             raise Unavailable(f"{self.shown}: the directory cannot be made: {error.strerror}") from error
         if not (self.path / "vectorkit.json").exists():
-            strangers = sorted({entry.name for entry in self.path.iterdir()} - {"lock", "vectorkit.json.new", "vectorkit.json"})
+            strangers = sorted(
+                {entry.name for entry in self.path.iterdir()} - {"lock", "vectorkit.json.new", "vectorkit.json"}
+            )
             if strangers and not (self.path / "vectorkit.json").exists():
                 raise ConfigError(
                     f"{self.shown} holds other files ({strangers[0]!r} …) and no vectorkit store; name an empty directory"
@@ -147,14 +150,17 @@ class Home:
     def names(self) -> list[str]:
         """Logical names."""
         with typed(self.shown):
-            rows = self._catalogue.execute("SELECT DISTINCT name FROM collections WHERE state = 'published' ORDER BY name")
+            rows = self._catalogue.execute(
+                "SELECT DISTINCT name FROM collections WHERE state = 'published' ORDER BY name"
+            )
             return [name for (name,) in rows]
 
     def spec(self, name: str) -> CollectionSpec:
         """The spec of the highest published generation. NotFound, Corrupt, Unsupported for a layout from later."""
         with typed(self.shown):
             row = self._catalogue.execute(
-                "SELECT spec FROM collections WHERE name = ? AND state = 'published' ORDER BY generation DESC LIMIT 1", (name,)
+                "SELECT spec FROM collections WHERE name = ? AND state = 'published' ORDER BY generation DESC LIMIT 1",
+                (name,),
             ).fetchone()
         if row is None:
             raise NotFound(f"{self.shown} has no collection {name!r}")
@@ -166,14 +172,18 @@ class Home:
                 )
             return CollectionSpec.from_json(document)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Corrupt(f"{self.shown}: the spec of {name!r} cannot be read ({error}); restore from a backup") from error
+            raise Corrupt(
+                f"{self.shown}: the spec of {name!r} cannot be read ({error}); restore from a backup"
+            ) from error
 
     def add(self, spec: CollectionSpec, build: Callable[[CollectionSpec, Path], None]) -> CollectionSpec:
         """Make a collection: its folder by `build`, then its catalogue row. AlreadyExists."""
         with typed(self.shown):
             if self._catalogue.execute("SELECT 1 FROM collections WHERE name = ?", (spec.name,)).fetchone():
                 raise AlreadyExists(f"{self.shown} has a collection {spec.name!r} already")
-            (generation,) = self._catalogue.execute("SELECT value + 1 FROM counters WHERE name = 'generation'").fetchone()
+            (generation,) = self._catalogue.execute(
+                "SELECT value + 1 FROM counters WHERE name = 'generation'"
+            ).fetchone()
             made = CollectionSpec.from_json({**spec.to_json(), "generation": generation})
             folder = self.folder(made.physical)
             shutil.rmtree(folder, ignore_errors=True)
@@ -209,8 +219,6 @@ class Home:
 
     def close(self) -> None:
         """Close the catalogue and let go of the lock."""
-        try:
+        with suppress(sqlite3.Error):
             self._catalogue.close()
-        except sqlite3.Error:
-            pass
         self._release()

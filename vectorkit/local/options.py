@@ -16,7 +16,11 @@ class LocalOptions:
     cache_mb: int = 64
 
     def __post_init__(self) -> None:
-        if isinstance(self.lock_timeout, bool) or not isinstance(self.lock_timeout, int | float) or not 0 <= self.lock_timeout <= 5:
+        if (
+            isinstance(self.lock_timeout, bool)
+            or not isinstance(self.lock_timeout, int | float)
+            or not 0 <= self.lock_timeout <= 5
+        ):
             raise InvalidArgument(f"lock_timeout must be 0 to 5 seconds, got {self.lock_timeout!r}")
         if isinstance(self.cache_mb, bool) or not isinstance(self.cache_mb, int) or not 1 <= self.cache_mb <= 65_536:
             raise InvalidArgument(f"cache_mb must be an int from 1 to 65536, got {self.cache_mb!r}")

@@ -33,17 +33,21 @@ _SCHEMA = """
     CREATE INDEX journal_seq ON journal(seq);
 """
 # No triggers keep the keyword index: trusted_schema=OFF, which a file from elsewhere deserves, forbids them to reach it.
-_REMOVE_WORDS = "INSERT INTO words(words, rowid, text) SELECT 'delete', rid, text FROM rows WHERE rid = ? AND text IS NOT NULL"
+_REMOVE_WORDS = (
+    "INSERT INTO words(words, rowid, text) SELECT 'delete', rid, text FROM rows WHERE rid = ? AND text IS NOT NULL"
+)
 _INSERT = "INSERT INTO rows(rid, tenant, id, seq, expires, metadata, text, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _FIND = "SELECT rid, id, expires FROM rows WHERE tenant = ? AND id IN (SELECT value FROM json_each(?))"
-_GET = "SELECT id, metadata, text, expires, vector FROM rows WHERE tenant = ? AND id IN (SELECT value FROM json_each(?))"
+_GET = (
+    "SELECT id, metadata, text, expires, vector FROM rows WHERE tenant = ? AND id IN (SELECT value FROM json_each(?))"
+)
 _PAYLOAD = "SELECT rid, id, seq, metadata, text FROM rows WHERE rid IN (?)"
 _PAYLOAD_VECTORS = "SELECT rid, id, seq, metadata, text, vector FROM rows WHERE rid IN (?)"
 _PAGE = "SELECT rid, id, metadata, text, expires FROM rows WHERE tenant = ? AND id > ? ORDER BY id LIMIT ?"
-_PAGE_VECTORS = "SELECT rid, id, metadata, text, expires, vector FROM rows WHERE tenant = ? AND id > ? ORDER BY id LIMIT ?"
-_LOAD = (
-    "SELECT rid, id, expires, vector, metadata, text IS NOT NULL OR metadata IS NOT NULL FROM rows WHERE rid > ? ORDER BY rid"
+_PAGE_VECTORS = (
+    "SELECT rid, id, metadata, text, expires, vector FROM rows WHERE tenant = ? AND id > ? ORDER BY id LIMIT ?"
 )
+_LOAD = "SELECT rid, id, expires, vector, metadata, text IS NOT NULL OR metadata IS NOT NULL FROM rows WHERE rid > ? ORDER BY rid"
 
 
 def create_rows(path: Path, spec: CollectionSpec) -> None:

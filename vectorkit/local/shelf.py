@@ -34,7 +34,7 @@ WIDE_SHARE = 0.2  # a filter that keeps less is answered exactly: a graph search
 _EMPTY: dict[str, Any] = {}
 
 
-class _Stale(Exception):  # noqa: N818 - not an error: a reader starts again
+class _Stale(Exception):  # not an error: a reader starts again
     """A row that was found has changed since the view was taken."""
 
 
@@ -81,7 +81,10 @@ class Shelf:
                 state = dict(connection.execute("SELECT key, value FROM state").fetchall())
                 view = self._read(connection, generation, int(state["seq"]))
                 if view is None:
-                    found, view = "rows are there that it does not know", self._read(connection, None, int(state["seq"]))
+                    found, view = (
+                        "rows are there that it does not know",
+                        self._read(connection, None, int(state["seq"])),
+                    )
             finally:
                 connection.execute("ROLLBACK")
         assert view is not None
@@ -196,8 +199,10 @@ class Shelf:
             state = dict(connection.execute("SELECT key, value FROM state").fetchall())
             seq = int(state["seq"])
             if int(state["epoch"]) == self._epoch:
-                touched = [r for (r,) in connection.execute("SELECT DISTINCT rid FROM journal WHERE seq > ?", (view.seq,))]
-                still = {}
+                touched = [
+                    r for (r,) in connection.execute("SELECT DISTINCT rid FROM journal WHERE seq > ?", (view.seq,))
+                ]
+                still: dict[int, str | None] = {}
                 for start in range(0, len(touched), 500):
                     part = json.dumps(touched[start : start + 500])
                     still.update(
@@ -226,7 +231,9 @@ class Shelf:
         with self._lock:
             self._check_open()
             rows = self._rows
-            documents: list[str | None] = [encode(m) if m else None for m in batch.metadata] if batch.metadata else [None] * len(batch)
+            documents: list[str | None] = (
+                [encode(m) if m else None for m in batch.metadata] if batch.metadata else [None] * len(batch)
+            )
             expires = expiry_micros(batch)
             texts = batch.texts or [None] * len(batch)
             view = self._view
@@ -238,11 +245,20 @@ class Shelf:
 
                 def insert(which: Sequence[int]) -> None:
                     width = 4 * self.spec.dimension
-                    raw = memoryview(np.ascontiguousarray(batch.vectors, "<f4")).cast("B")
+                    raw = memoryview(np.ascontiguousarray(batch.vectors, "<f4").data).cast("B")
                     seq, tenant, ids = rows.seq, scope.tenant, batch.ids
                     rows.add(
                         [
-                            (first + n, tenant, ids[at], seq, expires[at], documents[at], texts[at], raw[at * width : (at + 1) * width])
+                            (
+                                first + n,
+                                tenant,
+                                ids[at],
+                                seq,
+                                expires[at],
+                                documents[at],
+                                texts[at],
+                                raw[at * width : (at + 1) * width],
+                            )
                             for n, at in enumerate(which)
                         ],
                         [(first + n, text) for n, at in enumerate(which) if (text := texts[at]) is not None],
@@ -289,7 +305,7 @@ class Shelf:
         """The view after a write, ready to publish the moment it is committed."""
         whole = len(chosen) == len(batch)
         pick = None if whole else list(chosen)
-        metadata = batch.metadata or [{}] * len(batch)
+        metadata = [m or _EMPTY for m in batch.metadata] if batch.metadata else [_EMPTY] * len(batch)
         if killed:
             view = view.without(killed, self._rows.seq)
         payload = any(documents) or (batch.texts is not None and any(text is not None for text in batch.texts))
@@ -299,7 +315,7 @@ class Shelf:
             ids=batch.ids if whole else [batch.ids[at] for at in chosen],
             vectors=batch.vectors if whole else batch.vectors[pick],
             expires=expires if whole else [expires[at] for at in chosen],
-            metadata=metadata if whole else [metadata[at] for at in chosen],  # type: ignore[arg-type]
+            metadata=metadata if whole else [metadata[at] for at in chosen],
             payload=payload,
         )
 
@@ -402,7 +418,9 @@ class Shelf:
             ]
         rids = view.rids
         wanted = [int(rids[slot]) for best in found for slot, _ in best]
-        rows = self._rows.payload(wanted if len(found) == 1 else list(dict.fromkeys(wanted)), vectors=query.vectors_back)
+        rows = self._rows.payload(
+            wanted if len(found) == 1 else list(dict.fromkeys(wanted)), vectors=query.vectors_back
+        )
         results = []
         at = 0
         for best in found:
@@ -502,7 +520,7 @@ class Shelf:
             if expires > now
         ]
 
-    def _record(self, id: str, metadata: str | None, text: str | None, expires: int, vector: bytes | None) -> Record:  # noqa: A002
+    def _record(self, id: str, metadata: str | None, text: str | None, expires: int, vector: bytes | None) -> Record:
         return Record(
             id,
             None if vector is None else self._vectors([vector])[0].copy(),
@@ -546,7 +564,9 @@ class Shelf:
         rows = self._rows.page(scope.tenant, after, limit + 1, vectors=vectors)
         now = _now(scope)
         records = [
-            self._record(row[1], row[2], row[3], row[4], row[5] if vectors else None) for row in rows[:limit] if row[4] > now
+            self._record(row[1], row[2], row[3], row[4], row[5] if vectors else None)
+            for row in rows[:limit]
+            if row[4] > now
         ]
         return Page(records, Cursor(None, rows[limit - 1][1]) if len(rows) > limit else None)
 
@@ -561,9 +581,7 @@ class Shelf:
         if generation is not None:
             sizes["index on disk"] = generation.bytes
         kind = type(self.spec.index).__name__.lower() if generation is not None else "flat"
-        return Stats(
-            rows=rows, index=kind, indexed=indexed, tombstones=gone / indexed if indexed else 0.0, bytes=sizes
-        )
+        return Stats(rows=rows, index=kind, indexed=indexed, tombstones=gone / indexed if indexed else 0.0, bytes=sizes)
 
     # ------------------------------------------------------------------------------------- the index
 

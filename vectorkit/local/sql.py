@@ -47,7 +47,9 @@ def translate(error: sqlite3.Error, shown: str) -> VectorkitError:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_FORMAT:
             return Corrupt(f"{shown}: the database is damaged ({error}); restore the directory from a backup")
         case sqlite3.SQLITE_FULL:
-            return Unavailable(f"{shown}: the disk is full; nothing of this write was kept. Free some space and try again")
+            return Unavailable(
+                f"{shown}: the disk is full; nothing of this write was kept. Free some space and try again"
+            )
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return Unavailable(f"{shown}: the database is busy; try again")
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:

@@ -117,7 +117,7 @@ class View:
         inside = at < self.rows
         at, wanted = at[inside], wanted[inside]
         found = at[here[at] == wanted]
-        return found[self.alive[found]]
+        return np.asarray(found[self.alive[found]])
 
     def without(self, rids: Sequence[int], seq: int) -> "View":
         """A view in which these rows are dead."""
@@ -168,4 +168,3 @@ class View:
     def bytes(self) -> int:
         """Memory of the vectors."""
         return self.matrix.nbytes
-

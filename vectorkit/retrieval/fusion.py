@@ -34,14 +34,14 @@ class RRF:
     """
 
     k: float = 60
-    weights: Sequence[float] | None = None
+    weights: list[float] | tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.k, bool) or not isinstance(self.k, int | float) or not 0 <= self.k < float("inf"):
             raise InvalidArgument(f"RRF.k must be a number of at least 0, got {self.k!r}")
         if self.weights is None:
             return
-        if isinstance(self.weights, str) or not isinstance(self.weights, Sequence):
+        if not isinstance(self.weights, list | tuple):
             raise InvalidArgument(f"RRF.weights must be a list of numbers, got {self.weights!r}")
         for weight in self.weights:
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
@@ -84,6 +84,7 @@ def best(scores: dict[str, float], k: int) -> list[tuple[str, float]]:
     return pairs[:k]
 
 
+_EXACT: Coverage = "exact"
 _WORST: dict[Coverage, int] = {"exact": 0, "complete": 1, "short": 2}
 
 
@@ -94,7 +95,7 @@ def fuse_hits(legs: Sequence[Hits], fusion: Fusion, k: int) -> Hits:
         for hit in leg:
             rows.setdefault(hit.id, hit)
     fused = fusion.fuse([leg.ids for leg in legs], k)
-    coverage = max((leg.coverage for leg in legs), key=_WORST.__getitem__, default="exact")
+    coverage: Coverage = max((leg.coverage for leg in legs), key=_WORST.__getitem__, default=_EXACT)
     return Hits(
         [make_hit(d, score, rows[d].text, rows[d].metadata, rows[d].vector) for d, score in fused],
         coverage=coverage,

@@ -42,7 +42,7 @@ class FaissHNSW:
     def search(
         self, queries: FloatArray, k: int, *, allowed: npt.NDArray[np.bool_] | None, ef_search: int
     ) -> npt.NDArray[np.int64]:
-        parameters = faiss.SearchParametersHNSW(efSearch=ef_search)
+        parameters = faiss.SearchParametersHNSW(efSearch=ef_search)  # type: ignore[attr-defined]
         if allowed is not None:  # the bitmap must outlive the search: FAISS keeps a bare pointer to it
             bits = np.packbits(allowed, bitorder="little")
             parameters.sel = selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))
@@ -64,7 +64,9 @@ class FaissHNSW:
     def load(self, path: Path) -> None:
         index = faiss.read_index(str(path))
         if not isinstance(index, faiss.IndexHNSWFlat) or index.d != self._spec.dimension:
-            raise RuntimeError(f"expected an HNSW index of {self._spec.dimension} dimensions, got {type(index).__name__}")
+            raise RuntimeError(
+                f"expected an HNSW index of {self._spec.dimension} dimensions, got {type(index).__name__}"
+            )
         self._index = index
 
     def size(self) -> int:
@@ -81,7 +83,9 @@ def check(spec: CollectionSpec) -> None:
     if isinstance(spec.index, IVF):
         raise Unsupported("faiss has no IVF index in this version of vectorkit; use HNSW() or Flat()")
     if isinstance(spec.index, HNSW) and spec.index.quantization is not None:
-        raise Unsupported(f"faiss has no {spec.index.quantization} quantization in this version of vectorkit; leave it None")
+        raise Unsupported(
+            f"faiss has no {spec.index.quantization} quantization in this version of vectorkit; leave it None"
+        )
 
 
 async def _open(target: Target, runtime: Runtime) -> LocalAdapter:
