@@ -224,7 +224,7 @@ class Checked:
         if plan is not None and plan.where == NO_ROW:
             return [Hits(coverage="exact", path="no row can match") for _ in query.vectors]
         if plan is None or plan.exact:
-            found = await self._ask(scope, replace(query, plan=plan), trace)
+            found = await self._ask(scope, query if plan is query.plan else replace(query, plan=plan), trace)
         else:
             found = await self._refill(scope, query, plan, trace)
         for hits in found:

@@ -3,6 +3,7 @@
 One rule for every store, so that rounding in somebody's arithmetic does not show as another order.
 """
 
+import math
 from collections.abc import Sequence
 from operator import attrgetter
 
@@ -18,18 +19,26 @@ _id = attrgetter("id")
 
 def sort_hits(hits: list[Hit]) -> None:
     """Sort in place: scores descending; from the best down, those within 1e-6·max(1, |s|) of a group's first by id."""
+    before = math.inf
+    for hit in hits:
+        at = hit.score
+        if before - at <= TIE + TIE * abs(before):  # out of order, or maybe a tie
+            break
+        before = at
+    else:
+        return
     hits.sort(key=_score, reverse=True)
     end = len(hits)
-    at = 0
-    while at < end - 1:
-        first = hits[at].score
+    start = 0
+    while start < end - 1:
+        first = hits[start].score
         limit = first - TIE * max(1.0, abs(first))
-        to = at + 1
-        while to < end and hits[to].score >= limit:
-            to += 1
-        if to - at > 1:
-            hits[at:to] = sorted(hits[at:to], key=_id)
-        at = to
+        stop = start + 1
+        while stop < end and hits[stop].score >= limit:
+            stop += 1
+        if stop - start > 1:
+            hits[start:stop] = sorted(hits[start:stop], key=_id)
+        start = stop
 
 
 def tie_floor(score: float) -> float:
@@ -42,20 +51,23 @@ def top(
 ) -> list[tuple[int, float]]:
     """The first k of (n,) scores by the rule above as (slot, score); `ids[slot]` is a slot's id."""
     count = len(scores)
-    if count > k:
+    if count > k and count > 4 * k + 64:
         kth = float(np.partition(scores, count - k)[count - k])
         pool = np.flatnonzero(scores >= tie_floor(kth))
         scores, slots = scores[pool], slots[pool]
-    order = np.argsort(-scores, kind="stable")
-    ranked = list(zip(slots[order].tolist(), scores[order].tolist(), strict=True))
+    ranked = sorted(zip(scores.tolist(), slots.tolist(), strict=True), reverse=True)
     out: list[tuple[int, float]] = []
-    at = 0
-    while at < len(ranked) and len(out) < k:
-        first = ranked[at][1]
+    end = len(ranked)
+    start = 0
+    while start < end and len(out) < k:
+        first, slot = ranked[start]
         limit = first - TIE * max(1.0, abs(first))
-        to = at + 1
-        while to < len(ranked) and ranked[to][1] >= limit:
-            to += 1
-        out.extend(ranked[at:to] if to - at == 1 else sorted(ranked[at:to], key=lambda pair: ids[pair[0]]))
-        at = to
+        stop = start + 1
+        while stop < end and ranked[stop][0] >= limit:
+            stop += 1
+        if stop - start == 1:
+            out.append((slot, first))
+        else:
+            out.extend((tied, value) for value, tied in sorted(ranked[start:stop], key=lambda pair: ids[pair[1]]))
+        start = stop
     return out[:k]

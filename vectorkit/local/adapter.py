@@ -24,7 +24,7 @@ from vectorkit.adapter import (
     WriteReport,
 )
 from vectorkit.errors import Closed, NotFound, Unsupported
-from vectorkit.filters import And, AnyLeaf, Node, Not, Or, fold
+from vectorkit.filters import And, AnyLeaf, Filter, Node, Not, Or, fold
 from vectorkit.local.ann import IndexMaker
 from vectorkit.local.home import Home
 from vectorkit.local.options import LocalOptions
@@ -89,16 +89,16 @@ class LocalAdapter:
     def plan(self, spec: CollectionSpec, where: Node) -> Plan:
         declared = spec.fields
 
-        def leaf(found: AnyLeaf, negated: bool) -> tuple[Node, bool] | None:
+        def leaf(found: AnyLeaf, negated: bool) -> tuple[Filter, bool] | None:
             if found.field not in declared:
                 return None
             return (Not(found) if negated else found), True
 
-        def join(how: Literal["and", "or"], parts: list[Node]) -> Node:
+        def join(how: Literal["and", "or"], parts: list[Filter]) -> Filter:
             return And(parts) if how == "and" else Or(parts)
 
-        native, exact = fold(where, leaf, join)
-        return Plan(where, native, exact)
+        folded = fold(where, leaf, join)
+        return Plan(where, *folded)
 
     def _ours(self) -> None:
         if self._closed:

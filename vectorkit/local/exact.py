@@ -21,6 +21,10 @@ def prepare(vectors: FloatArray, metric: Metric) -> FloatArray:
     """What the matrix holds: unit vectors under cosine, the vectors themselves otherwise."""
     if metric != "cosine":
         return vectors
+    if len(vectors) == 1:
+        wide = vectors[0].astype(np.float64)
+        wide /= math.sqrt(float(np.dot(wide, wide)))
+        return wide.astype(np.float32).reshape(1, -1)
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     return np.asarray(vectors / norms[:, None], np.float32)
 
@@ -43,11 +47,11 @@ def score(rows: FloatArray, query: FloatArray, metric: Metric) -> npt.NDArray[np
 
 def _slack(query: FloatArray, metric: Metric, largest: float) -> float:
     """A bound on how far BLAS may be off, in the units of its scores, given the largest ‖x‖²."""
-    size = float(np.dot(query, query))
     unit = _EPS * (8.0 + math.sqrt(len(query)))
+    if metric == "cosine":
+        return unit
+    size = float(np.dot(query, query))
     match metric:
-        case "cosine":
-            return unit
         case "dot":
             return unit * math.sqrt(size * largest)
         case "l2":

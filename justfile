@@ -1,0 +1,42 @@
+# Everything a developer runs. `just` lists it; each line also works by hand.
+
+default:
+    @just --list
+
+# the fast tests: no network, no server
+test *args:
+    uv run --group dev pytest {{args}}
+
+# the slow ones too: mutants, long state machines
+test-all:
+    uv run --group dev pytest -m ""
+
+# one store's contract: just store faiss
+store name:
+    uv run --group dev pytest tests/contract/test_contract_{{name}}.py
+
+lint:
+    uv run --group dev ruff format --check
+    uv run --group dev ruff check
+    uv run --group dev mypy
+
+format:
+    uv run --group dev ruff format
+    uv run --group dev ruff check --fix
+
+# constraints.txt from pyproject.toml
+pins:
+    python scripts/pins.py
+
+# the capability table in the docs, from a run of the contract suite
+docs:
+    uv run --group dev pytest tests/contract --vectorkit-table docs/capabilities.md -q
+
+# bare library against vectorkit, as ratios
+bench:
+    uv run --group bench python bench/embedded.py
+    uv run --group bench python bench/core.py
+
+# what continuous integration runs
+ci:
+    bash .ci/run
