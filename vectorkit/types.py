@@ -335,15 +335,18 @@ class Batch:
         return len(self.ids)
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> "Batch":
-        """Columns from records. Raises InvalidRecord naming the row for anything that is no Record."""
+    def of(cls, records: Iterable[Record], *, dimension: int | None = None) -> "Batch":
+        """Columns from records. Raises InvalidRecord naming the row for anything that is no Record.
+
+        dimension: the length every vector must have; without it that of the first, else DimensionMismatch.
+        """
         rows = list(records)
         for row, record in enumerate(rows):
             if not isinstance(record, Record):
                 raise InvalidRecord(f"expected a Record, got {type(record).__name__}", row=row)
         return cls(
             [r.id for r in rows],
-            _matrix([r.vector for r in rows], len(rows)),
+            _matrix([r.vector for r in rows], len(rows), dimension),
             [r.text for r in rows],
             [r.metadata for r in rows],
             [r.expires_at for r in rows],
@@ -415,7 +418,7 @@ def _arrow_vectors(column: Any, count: int) -> FloatArray:
     return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
 
-def _matrix(vectors: Any, rows: int) -> FloatArray:
+def _matrix(vectors: Any, rows: int, dimension: int | None = None) -> FloatArray:
     """(n, d) float32 from anything array-like; what does not fit names its row. Overflow is left as inf."""
     if isinstance(vectors, np.ndarray) and vectors.ndim == 2:
         if vectors.dtype.kind not in "fiu":
@@ -433,12 +436,11 @@ def _matrix(vectors: Any, rows: int) -> FloatArray:
         if all(type(v) is np.ndarray and v.shape == shape and v.dtype == np.float32 for v in given):
             return np.concatenate(given).reshape(len(given), -1)
     out = [_vector(v, row) for row, v in enumerate(given)]
-    length = len(out[0])
+    length = len(out[0]) if dimension is None else dimension
     for row, v in enumerate(out):
         if len(v) != length:
-            raise DimensionMismatch(
-                f"the vector has {len(v)} numbers, row 0 has {length}", expected=length, got=len(v), row=row
-            )
+            wanted = f"row 0 has {length}" if dimension is None else f"{length} are wanted"
+            raise DimensionMismatch(f"the vector has {len(v)} numbers, {wanted}", expected=length, got=len(v), row=row)
     if len(out) != rows:
         raise InvalidArgument(f"{rows} ids and {len(out)} vectors")
     return np.concatenate(out).reshape(len(out), -1)

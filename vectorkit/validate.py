@@ -3,6 +3,7 @@
 A whole batch costs a few vectorised passes; only when one fails is the row at fault looked for.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -236,9 +237,12 @@ def check_queries(spec: CollectionSpec, vectors: FloatArray) -> None:
         raise DimensionMismatch(
             f"the query has {got} numbers; {spec.name!r} holds {spec.dimension}", expected=spec.dimension, got=got
         )
-    flat = vectors.ravel()
-    total = float(np.dot(flat, flat))
-    if not 0.0 < total < 1e38 or len(vectors) > 1:
+    if len(vectors) == 1:
+        wide = vectors[0].astype(np.float64)
+        size = float(np.dot(wide, wide))
+        if 0.0 < size < math.inf:
+            return
+    if len(vectors):
         squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
         if not np.isfinite(squares).all():
             raise InvalidArgument("the query holds NaN, Inf, or a number too large for float32")

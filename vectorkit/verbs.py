@@ -140,7 +140,7 @@ class CollectionVerbs:
         if isinstance(records, Batch):
             return await self._send(records, mode, lifetime)
         if isinstance(records, list | tuple):
-            return await self._send(Batch.of(records), mode, lifetime)
+            return await self._send(Batch.of(records, dimension=self.spec.dimension), mode, lifetime)
         if isinstance(records, AsyncIterable):
             return await self._write_async(records, mode, lifetime)
         if isinstance(records, str | bytes | Mapping | Record) or not isinstance(records, Iterable):
@@ -322,7 +322,7 @@ class _Stream:
 
     async def send(self, to: CollectionVerbs, chunk: list[Any], mode: Mode, lifetime: timedelta | None) -> None:
         try:
-            self.done += await to._send(Batch.of(chunk), mode, lifetime)  # noqa: SLF001
+            self.done += await to._send(Batch.of(chunk, dimension=to.spec.dimension), mode, lifetime)  # noqa: SLF001
         except VectorkitError as error:
             located = _shift(error, self.rows)
             if not self.rows:

@@ -3,10 +3,14 @@
 A query is words, never syntax: each is quoted before FTS5 sees it, and the expression is a bound value.
 """
 
+import json
+import math
 import sqlite3
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+
+from vectorkit.ranking import tie_floor
 
 CREATE_WORDS = "CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize='unicode61')"
 CREATE_WORDS_OVER_ROWS = (
@@ -14,12 +18,20 @@ CREATE_WORDS_OVER_ROWS = (
 )
 ADD_WORDS = "INSERT INTO words(rowid, text) VALUES (?, ?)"
 REMOVE_WORDS = "INSERT INTO words(words, rowid, text) VALUES ('delete', ?, ?)"
+_TOTAL = "SELECT count(*) FROM words_docsize"
+_COUNTS = "SELECT j.key, count(*) FROM json_each(?) AS j CROSS JOIN words WHERE words MATCH j.value GROUP BY j.key"
 # bm25() is smaller for better (https://www.sqlite.org/fts5.html#the_bm25_function), hence the sign.
-SEARCH = "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ? ORDER BY bm25(words) LIMIT ?"
-SEARCH_ALLOWED = (
-    "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ? AND vk_allowed(rowid) "
-    "ORDER BY bm25(words) LIMIT ?"
-)
+_SEARCH = """
+    WITH parts AS MATERIALIZED (
+        SELECT words.rowid AS rid, -bm25(words) * json_extract(j.value, '$[1]') AS part
+        FROM json_each(?) AS j CROSS JOIN words WHERE words MATCH json_extract(j.value, '$[0]'))
+    SELECT rid, sum(part) AS score FROM parts GROUP BY rid ORDER BY score DESC LIMIT ?"""
+_SEARCH_ALLOWED = """
+    WITH parts AS MATERIALIZED (
+        SELECT words.rowid AS rid, -bm25(words) * json_extract(j.value, '$[1]') AS part
+        FROM json_each(?) AS j CROSS JOIN words
+        WHERE words MATCH json_extract(j.value, '$[0]') AND vk_allowed(words.rowid))
+    SELECT rid, sum(part) AS score FROM parts GROUP BY rid ORDER BY score DESC LIMIT ?"""
 
 
 @lru_cache(maxsize=4096)
@@ -42,9 +54,15 @@ def split_words(text: str) -> tuple[str, ...]:
     return tuple(distinct.values())
 
 
-def expression(words: Sequence[str]) -> str:
-    """The FTS5 expression for any of the words, each a quoted string."""
-    return " OR ".join(['"' + word.replace('"', '""') + '"' for word in words])
+def _weight(rows: int, holding: int) -> float:
+    """What turns FTS5's score of one word into ours: the ratio of the two inverse document frequencies.
+
+    FTS5 takes ln((N - n + 0.5) / (n + 0.5)), and 1e-6 where that is not positive, which ranks nothing by a word that half of
+    the rows have; we take ln(1 + (N - n + 0.5) / (n + 0.5)), as Lucene does, which is always positive.
+    """
+    odds = (rows - holding + 0.5) / (holding + 0.5)
+    theirs = math.log(odds) if odds > 1.0 else 0.0
+    return math.log1p(odds) / (theirs if theirs > 0.0 else 1e-6)
 
 
 def search(
@@ -52,17 +70,27 @@ def search(
 ) -> list[tuple[int, float]]:
     """(rowid, BM25 score, larger is better) of the best `limit` rows with any of the words, among the allowed ones.
 
-    Robertson and Zaragoza's BM25 with k1 = 1.2, b = 0.75, as FTS5 computes it. Rows that tie with the last one asked for are
-    returned as well, so that the id can decide.
+    BM25 (Robertson and Zaragoza, 2009) with k1 = 1.2 and b = 0.75: the sum over the words of idf · tf (k1 + 1) / (tf + k1 (1 - b +
+    b · length / average length)), idf as in `_weight`. Each word is bound as a quoted string, so none of it is syntax. Rows
+    that tie with the last one asked for are returned as well, so that the id can decide.
     """
-    if allowed is None:
-        statement = SEARCH
-    else:
-        statement = SEARCH_ALLOWED
+    quoted = ['"' + word.replace('"', '""') + '"' for word in words]
+    statement = _SEARCH
+    if allowed is not None:
+        statement = _SEARCH_ALLOWED
         connection.create_function("vk_allowed", 1, allowed, deterministic=True)
-    asked = limit + 1
-    while True:
-        rows = connection.execute(statement, (expression(words), asked)).fetchall()
-        if len(rows) < asked or rows[-1][1] < rows[limit - 1][1] - 1e-6 * max(1.0, abs(rows[limit - 1][1])):
-            return rows
-        asked *= 4
+    connection.execute("BEGIN")  # one snapshot for counts and scores
+    try:
+        counts = connection.execute(_COUNTS, (json.dumps(quoted),)).fetchall()
+        if not counts:
+            return []
+        (rows,) = connection.execute(_TOTAL).fetchone()
+        weighted = json.dumps([[quoted[at], _weight(rows, holding)] for at, holding in counts])
+        asked = limit + 1
+        while True:
+            found = connection.execute(statement, (weighted, asked)).fetchall()
+            if len(found) < asked or found[-1][1] < tie_floor(found[limit - 1][1]):
+                return found
+            asked *= 4
+    finally:
+        connection.execute("ROLLBACK")

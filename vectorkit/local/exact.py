@@ -29,10 +29,9 @@ def prepare(vectors: FloatArray, metric: Metric) -> FloatArray:
     return np.asarray(vectors / norms[:, None], np.float32)
 
 
-def squares(vectors: FloatArray) -> npt.NDArray[np.float32]:
+def squares(vectors: FloatArray) -> npt.NDArray[np.float64]:
     """‖x‖² of each row."""
-    sizes: npt.NDArray[np.float64] = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
-    return sizes.astype(np.float32)
+    return np.asarray(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
 
 
 def score(rows: FloatArray, query: FloatArray, metric: Metric) -> npt.NDArray[np.float64]:
@@ -45,24 +44,33 @@ def score(rows: FloatArray, query: FloatArray, metric: Metric) -> npt.NDArray[np
     return np.asarray(np.einsum("ij,j->i", x, q))
 
 
+def _size(query: FloatArray) -> float:
+    wide = query.astype(np.float64)
+    return float(np.dot(wide, wide))
+
+
+def _overflows(query: FloatArray, metric: Metric, largest: float) -> bool:
+    """Whether float32 arithmetic might leave its range, so that BLAS cannot be asked."""
+    return metric != "cosine" and not (math.sqrt(_size(query)) + math.sqrt(largest)) ** 2 < 1e37
+
+
 def _slack(query: FloatArray, metric: Metric, largest: float) -> float:
     """A bound on how far BLAS may be off, in the units of its scores, given the largest ‖x‖²."""
     unit = _EPS * (8.0 + math.sqrt(len(query)))
-    if metric == "cosine":
-        return unit
-    size = float(np.dot(query, query))
     match metric:
+        case "cosine":
+            return unit
         case "dot":
-            return unit * math.sqrt(size * largest)
+            return unit * math.sqrt(_size(query) * largest)
         case "l2":
-            reach = math.sqrt(size) + math.sqrt(largest)
+            reach = math.sqrt(_size(query)) + math.sqrt(largest)
             return 2.0 * unit * reach * reach
 
 
 def _floor(kth: float, slack: float, query: FloatArray, metric: Metric) -> float:
     """The lowest BLAS score that may belong to a row of the answer, ties with its last row included."""
     if metric == "l2":  # BLAS scores are 2x·q - ‖x‖² = ‖q‖² - distance²
-        size = float(np.dot(query, query))
+        size = _size(query)
         distance = math.sqrt(max(0.0, size - kth + slack))
         return size - (distance + 1.0001 * TIE * max(1.0, distance)) ** 2 - slack
     return kth - 2.0 * slack - 1.0001 * TIE * max(1.0, abs(kth))
@@ -103,6 +111,9 @@ def search_one(
 
     norms: ‖x‖² of every row, under l2. largest: the largest of them.
     """
+    if _overflows(query, metric, largest):
+        every = np.arange(len(matrix)) if slots is None else slots
+        return top(_score_all(matrix, every, query, metric), every, ids, k)
     if slots is not None and len(slots) > max(k, len(matrix) // 8):
         return _search_most(matrix, norms, largest, ids, query, metric, k, slots)
     rows = matrix if slots is None else matrix[slots]
@@ -157,7 +168,7 @@ def search_many(
     slots: Slots | None,
 ) -> list[list[tuple[int, float]]]:
     """`search_one` for each of (q, d) prepared queries, by one matrix product a block of rows."""
-    if len(queries) < 4:
+    if len(queries) < 4 or any(_overflows(query, metric, largest) for query in queries):
         return [search_one(matrix, norms, largest, ids, query, metric, k, slots) for query in queries]
     count = len(matrix) if slots is None else len(slots)
     slack = np.array([_slack(query, metric, largest) for query in queries])

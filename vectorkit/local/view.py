@@ -82,7 +82,8 @@ class View:
             largest = max(largest, float(sizes.max()))
             if norms is not None:
                 norms = grown(norms, self.rows, end)
-                norms[self.rows : end] = sizes
+                with np.errstate(over="ignore"):  # beyond float32 they are not asked: exact search goes another way
+                    norms[self.rows : end] = sizes
         row_rids = grown(self.rids, self.rows, end)
         row_rids[self.rows : end] = rids
         alive = grown(self.alive, self.rows, end)
