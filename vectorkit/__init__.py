@@ -5,6 +5,9 @@ Names are loaded when first used, so importing vectorkit costs next to nothing.
 
 from typing import TYPE_CHECKING, Any
 
+from vectorkit.connect import aconnect as aconnect
+from vectorkit.connect import connect as connect
+
 __distribution__ = "vectorkit-core"
 __version__ = "0.1.0"
 
@@ -12,8 +15,6 @@ if TYPE_CHECKING:
     from vectorkit.adapter import Capability as Capability
     from vectorkit.aio import AsyncCollection as AsyncCollection
     from vectorkit.aio import AsyncStore as AsyncStore
-    from vectorkit.connect import aconnect as aconnect
-    from vectorkit.connect import connect as connect
     from vectorkit.errors import *  # noqa: F403
     from vectorkit.filters import F as F
     from vectorkit.filters import Filter as Filter
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 _HOME = {
     "vectorkit.adapter": ("Capability",),
     "vectorkit.aio": ("AsyncCollection", "AsyncStore"),
-    "vectorkit.connect": ("aconnect", "connect"),
     "vectorkit.errors": (
         "AlreadyExists", "Ambiguous", "Closed", "ConfigError", "Corrupt", "DeadlineExceeded", "DimensionMismatch",
         "FingerprintMismatch", "InvalidArgument", "InvalidFilter", "InvalidRecord", "Locked", "NotFound", "PartialFailure",
@@ -56,7 +56,7 @@ _HOME = {
     ),
 }  # fmt: skip
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
-__all__ = sorted(_WHERE)  # noqa: PLE0605
+__all__ = sorted([*_WHERE, "aconnect", "connect"])  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:

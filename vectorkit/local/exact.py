@@ -24,7 +24,7 @@ def prepare(vectors: FloatArray, metric: Metric) -> FloatArray:
     if len(vectors) == 1:
         wide = vectors[0].astype(np.float64)
         wide /= math.sqrt(float(np.dot(wide, wide)))
-        return wide.astype(np.float32).reshape(1, -1)
+        return np.asarray(wide.astype(np.float32).reshape(1, -1))
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     return np.asarray(vectors / norms[:, None], np.float32)
 
@@ -49,7 +49,7 @@ def _size(query: FloatArray) -> float:
     return float(np.dot(wide, wide))
 
 
-def _overflows(query: FloatArray, metric: Metric, largest: float) -> bool:
+def overflows(query: FloatArray, metric: Metric, largest: float) -> bool:
     """Whether float32 arithmetic might leave its range, so that BLAS cannot be asked."""
     return metric != "cosine" and not (math.sqrt(_size(query)) + math.sqrt(largest)) ** 2 < 1e37
 
@@ -111,7 +111,7 @@ def search_one(
 
     norms: ‖x‖² of every row, under l2. largest: the largest of them.
     """
-    if _overflows(query, metric, largest):
+    if overflows(query, metric, largest):
         every = np.arange(len(matrix)) if slots is None else slots
         return top(_score_all(matrix, every, query, metric), every, ids, k)
     if slots is not None and len(slots) > max(k, len(matrix) // 8):
@@ -168,9 +168,11 @@ def search_many(
     slots: Slots | None,
 ) -> list[list[tuple[int, float]]]:
     """`search_one` for each of (q, d) prepared queries, by one matrix product a block of rows."""
-    if len(queries) < 4 or any(_overflows(query, metric, largest) for query in queries):
+    if len(queries) < 4 or any(overflows(query, metric, largest) for query in queries):
         return [search_one(matrix, norms, largest, ids, query, metric, k, slots) for query in queries]
     count = len(matrix) if slots is None else len(slots)
+    if not count:
+        return [[] for _ in queries]
     slack = np.array([_slack(query, metric, largest) for query in queries])
     best = np.full((len(queries), k), -np.inf, np.float32)
     found_rows: list[Slots] = []
@@ -185,24 +187,23 @@ def search_many(
             assert norms is not None
             scores *= 2
             scores -= norms[part] if slots is None else norms[slots[part]]
-        if np.isneginf(limit).any():
+        if np.isneginf(limit).any():  # k rows have not been seen yet: the block's own best give the first limits
             keep = min(k, scores.shape[1])
-            heads = np.partition(scores, scores.shape[1] - keep, axis=1)[:, scores.shape[1] - keep :]
-            best[:, :keep] = np.maximum(best[:, :keep], heads) if start == 0 else best[:, :keep]
-            if start:
-                best = _merge(best, heads, k)
+            best = _merge(best, np.partition(scores, scores.shape[1] - keep, axis=1)[:, scores.shape[1] - keep :], k)
             limit = _limits(best, slack, queries, metric)
             at = np.flatnonzero(scores >= limit[:, None])
+            which, row = np.divmod(at, scores.shape[1])
+            values = scores.ravel()[at]
         else:
             at = np.flatnonzero(scores >= limit[:, None])
-        which, row = np.divmod(at, scores.shape[1])
-        values = scores.ravel()[at]
+            which, row = np.divmod(at, scores.shape[1])
+            values = scores.ravel()[at]
+            if len(at):
+                best = _merge(best, _heads(which, values, len(queries), k), k)
+                limit = _limits(best, slack, queries, metric)
         found_queries.append(which)
         found_rows.append(row + start)
         found_scores.append(values)
-        if start and not np.isneginf(best).any() and len(at):
-            best = _merge(best, _heads(which, values, len(queries), k), k)
-            limit = _limits(best, slack, queries, metric)
     which = np.concatenate(found_queries)
     row = np.concatenate(found_rows)
     kept = np.concatenate(found_scores) >= limit[which]

@@ -20,7 +20,7 @@ from vectorkit.errors import AlreadyExists, Closed, Corrupt, NotFound, Unavailab
 from vectorkit.filters import Node
 from vectorkit.local.ann import Generation, IndexMaker, calibrate, load_generation, save_generation
 from vectorkit.local.columns import Mask
-from vectorkit.local.exact import Slots, prepare, score, search_many, search_one
+from vectorkit.local.exact import Slots, overflows, prepare, score, search_many, search_one
 from vectorkit.local.rows import Rows
 from vectorkit.local.view import View
 from vectorkit.ranking import top
@@ -444,8 +444,10 @@ class Shelf:
         generation = view.generation
         limit = getattr(self.spec.index, "full_scan_threshold", 0)
         narrow = mask is not None and count < WIDE_SHARE * view.rows
-        if generation is None or query.exact or query.ids is not None or count <= max(limit, query.k) or narrow:
+        plain = generation is None or query.exact or query.ids is not None or count <= max(limit, query.k) or narrow
+        if plain or any(overflows(vector, self.spec.metric, view.largest) for vector in queries):
             return self._exact(view, queries, query.k, mask), "exact", f"exact over {count} of {view.rows} rows"
+        assert generation is not None
         found = self._approximate(view, generation, queries, query, mask, count)
         short = [at for at, best in enumerate(found) if len(best) < min(query.k, count)]
         path = f"{type(self.spec.index).__name__} over {len(generation.rids)} rows, exact over {view.rows - len(generation.rids)} newer"
@@ -611,7 +613,9 @@ class Shelf:
 
     def _build(self, view: View, live: Slots) -> Generation | None:
         index = self._make_index(self.spec)
-        if index is None or not len(live):
+        if (
+            index is None or not len(live) or view.largest > 1e30
+        ):  # float32 distances would overflow: exact search remains
             return None
         matrix = view.matrix[live] if view.dead else view.matrix[: view.rows]
         index.build(matrix[:BUILD_CHUNK])
