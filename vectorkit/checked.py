@@ -5,7 +5,7 @@ min(k, matching), and orders. Adapters return candidates.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -24,11 +24,13 @@ IDS = 10_000
 
 @dataclass(slots=True)
 class _Trace:
-    """What a query cost, for explain and for the residual limit."""
+    """What a query cost, for explain."""
 
     round_trips: int = 0
     rows: int = 0
-    path: list[str] = field(default_factory=list)
+
+
+_NO_TRACE = _Trace()
 
 
 class Checked:
@@ -40,6 +42,7 @@ class Checked:
         self.residual_limit = residual_limit
         self._clock = clock
         self._specs: dict[str, CollectionSpec] = {}
+        self._plain: dict[str, tuple[CollectionSpec, Scope]] = {}
 
     @property
     def native(self) -> Any:
@@ -52,7 +55,15 @@ class Checked:
         if spec is None:
             spec = self._specs[scope.collection] = await self.adapter.describe(scope.collection)
         now = to_micros(self._clock()) if spec.expiry else None
-        return spec, Scope(collection=spec.physical, namespace=scope.namespace, tenant=scope.tenant, now=now)
+        concrete = Scope(collection=spec.physical, namespace=scope.namespace, tenant=scope.tenant, now=now)
+        if now is None and not scope.namespace and not scope.tenant:
+            self._plain[scope.collection] = spec, concrete
+        return spec, concrete
+
+    def _forget(self, name: str) -> bool:
+        """Look the name up afresh next time; whether it had been remembered."""
+        self._plain.pop(name, None)
+        return self._specs.pop(name, None) is not None
 
     async def _within(self, scope: Scope, act: Callable[[CollectionSpec, Scope], Awaitable[T]]) -> T:
         """Act on the physical collection that the name means now; what was remembered is looked up again once."""
@@ -60,7 +71,7 @@ class Checked:
         try:
             return await act(*await self._open(scope))
         except NotFound:
-            self._specs.pop(scope.collection, None)
+            self._forget(scope.collection)
             if not remembered:
                 raise
         return await act(*await self._open(scope))
@@ -95,10 +106,12 @@ class Checked:
                 f"{store} holds vectors of up to {limit} numbers, asked for {spec.dimension}; reduce the dimension"
             )
         made = await self.adapter.create(spec)
+        self._forget(spec.name)
         self._specs[spec.name] = made
         return made
 
     async def describe(self, name: str) -> CollectionSpec:
+        self._forget(name)
         spec = self._specs[name] = await self.adapter.describe(name)
         return spec
 
@@ -106,7 +119,7 @@ class Checked:
         return sorted(await self.adapter.names())
 
     async def drop(self, name: str) -> None:
-        self._specs.pop(name, None)
+        self._forget(name)
         await self.adapter.drop(name)
 
     # ------------------------------------------------------------------------------------- writes
@@ -156,7 +169,7 @@ class Checked:
         async def act(spec: CollectionSpec, concrete: Scope) -> int:
             self._check_change(spec, change)
             plan = self._plan(spec, Plan(where))
-            ids = await self._matching_ids(concrete, plan, _Trace(), limited=plan is not None and not plan.exact)
+            ids = await self._matching_ids(concrete, plan, _NO_TRACE, limited=plan is not None and not plan.exact)
             return await self._update(spec, concrete, ids, change)
 
         return await self._within(scope, act)
@@ -186,7 +199,7 @@ class Checked:
             if plan.exact:
                 return await self.adapter.delete(concrete, Selector(plan=plan))
             gone = 0
-            while ids := await self._matching_ids(concrete, plan, _Trace(), limited=True):
+            while ids := await self._matching_ids(concrete, plan, _NO_TRACE, limited=True):
                 deleted = await self._delete_ids(concrete, ids)
                 gone += deleted
                 if not deleted:
@@ -213,20 +226,29 @@ class Checked:
         return await self._within(scope, act)
 
     async def query(self, scope: Scope, query: Query) -> list[Hits]:
-        return await self._within(scope, lambda spec, concrete: self._query(spec, concrete, query, _Trace()))
+        known = self._plain.get(scope.collection)
+        if known is not None and not scope.namespace and not scope.tenant:  # the common case, with nothing to work out
+            try:
+                return await self._query(*known, query, _NO_TRACE)
+            except NotFound:
+                self._forget(scope.collection)
+        return await self._within(scope, lambda spec, concrete: self._query(spec, concrete, query, _NO_TRACE))
 
     async def _query(self, spec: CollectionSpec, scope: Scope, query: Query, trace: _Trace) -> list[Hits]:
         k = check_k(query.k, self.capability.store, self.capability.max_k)
         check_queries(spec, query.vectors)
         if query.exact and not self.capability.exact:
             raise Unsupported(f"{self.capability.store} has no exact search; leave exact=False")
-        plan = self._plan(spec, query.plan)
-        if plan is not None and plan.where == NO_ROW:
-            return [Hits(coverage="exact", path="no row can match") for _ in query.vectors]
-        if plan is None or plan.exact:
-            found = await self._ask(scope, query if plan is query.plan else replace(query, plan=plan), trace)
+        if query.plan is None:
+            found = await self._ask(scope, query, trace)
         else:
-            found = await self._refill(scope, query, plan, trace)
+            plan = self._plan(spec, query.plan)
+            if plan is not None and plan.where == NO_ROW:
+                return [Hits(coverage="exact", path="no row can match") for _ in query.vectors]
+            if plan is None or plan.exact:
+                found = await self._ask(scope, replace(query, plan=plan), trace)
+            else:
+                found = await self._refill(scope, query, plan, trace)
         for hits in found:
             sort_hits(hits)
             del hits[k:]
@@ -235,15 +257,13 @@ class Checked:
     async def _ask(self, scope: Scope, query: Query, trace: _Trace) -> list[Hits]:
         """One request; a second, exact one for the vectors that came back short of k without being known complete."""
         found = await self.adapter.query(scope, query)
-        trace.round_trips += 1
-        for hits in found:
-            trace.rows += len(hits)
-            trace.path.append(hits.path)
-        short = [
-            at
-            for at, hits in enumerate(found)
-            if hits.coverage == "short" or (len(hits) < query.k and hits.coverage != "exact")
-        ]
+        if trace is not _NO_TRACE:
+            trace.round_trips += 1
+            trace.rows += sum(map(len, found))
+        short = []
+        for at, hits in enumerate(found):
+            if hits.coverage != "exact" and (len(hits) < query.k or hits.coverage == "short"):
+                short.append(at)
         if not short or query.exact or not self.capability.exact:
             return found
         again = await self._ask(scope, replace(query, vectors=query.vectors[short], exact=True), trace)
@@ -341,7 +361,7 @@ class Checked:
         kept = Hits([hit for hit in hits if plan.where.matches(hit.metadata)], coverage=hits.coverage, path=hits.path)
         if len(kept) >= query.k or len(hits) < wide:
             return kept
-        ids = await self._matching_ids(scope, plan, _Trace(), limited=True)
+        ids = await self._matching_ids(scope, plan, _NO_TRACE, limited=True)
         hits = await self.adapter.keyword(scope, replace(query, plan=None, ids=ids)) if ids else Hits()
         return Hits([hit for hit in hits if plan.where.matches(hit.metadata)], coverage=hits.coverage, path=hits.path)
 
@@ -352,7 +372,7 @@ class Checked:
                 return 0
             if planned is None or planned.exact:
                 return await self.adapter.count(concrete, planned)
-            return len(await self._matching_ids(concrete, planned, _Trace(), limited=True))
+            return len(await self._matching_ids(concrete, planned, _NO_TRACE, limited=True))
 
         return await self._within(scope, act)
 

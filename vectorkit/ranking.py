@@ -3,7 +3,7 @@
 One rule for every store, so that rounding in somebody's arithmetic does not show as another order.
 """
 
-import math
+import sys
 from collections.abc import Sequence
 from operator import attrgetter
 
@@ -13,13 +13,14 @@ import numpy.typing as npt
 from vectorkit.types import Hit
 
 TIE = 1e-6
+MAX = sys.float_info.max
 _score = attrgetter("score")
 _id = attrgetter("id")
 
 
 def sort_hits(hits: list[Hit]) -> None:
     """Sort in place: scores descending; from the best down, those within 1e-6·max(1, |s|) of a group's first by id."""
-    before = math.inf
+    before = MAX
     for hit in hits:
         at = hit.score
         if before - at <= TIE + TIE * abs(before):  # out of order, or maybe a tie
@@ -56,6 +57,13 @@ def top(
         pool = np.flatnonzero(scores >= tie_floor(kth))
         scores, slots = scores[pool], slots[pool]
     ranked = sorted(zip(scores.tolist(), slots.tolist(), strict=True), reverse=True)
+    before = MAX
+    for score, _ in ranked[: k + 1]:
+        if before - score <= TIE + TIE * abs(before):  # maybe a tie
+            break
+        before = score
+    else:
+        return [(slot, score) for score, slot in ranked[:k]]
     out: list[tuple[int, float]] = []
     end = len(ranked)
     start = 0

@@ -386,6 +386,8 @@ class Shelf:
 
     def _mask(self, view: View, scope: Scope, plan: Plan | None, ids: Sequence[str] | None) -> tuple[Mask | None, int]:
         """The slots a request may see, None for all, and how many they are."""
+        if plan is None and ids is None and scope.now is None and not view.dead:
+            return None, view.rows
         mask = view.visible(scope.now)
         native: Node | None = None if plan is None else plan.native
         if native is not None:
@@ -403,6 +405,12 @@ class Shelf:
         return mask, view.rows if mask is None else int(np.count_nonzero(mask))
 
     def query(self, scope: Scope, query: Query) -> list[Hits]:
+        view = self._view
+        if view is not None and not self._read_only:
+            try:
+                return self._query(view, scope, query)
+            except _Stale:
+                pass
         return self._fresh(lambda view: self._query(view, scope, query))
 
     def _query(self, view: View, scope: Scope, query: Query) -> list[Hits]:
@@ -416,8 +424,7 @@ class Shelf:
                 Hits([make_hit(ids[slot], s, None, {}, None) for slot, s in best], coverage=exact, path=path)  # type: ignore[arg-type]
                 for best in found
             ]
-        rids = view.rids
-        wanted = [int(rids[slot]) for best in found for slot, _ in best]
+        wanted = view.rids[[slot for best in found for slot, _ in best]].tolist() if any(found) else []
         rows = self._rows.payload(
             wanted if len(found) == 1 else list(dict.fromkeys(wanted)), vectors=query.vectors_back
         )
@@ -435,7 +442,7 @@ class Shelf:
         if row is None or row[2] > view.seq:
             raise _Stale
         vector = np.frombuffer(row[5], "<f4").astype(np.float32) if len(row) > 5 else None
-        return make_hit(row[1], value, row[4], self._decode(row[3]), vector)
+        return make_hit(row[1], value, row[4], self._decode(row[3]) if row[3] is not None else {}, vector)
 
     def _search(
         self, view: View, queries: FloatArray, query: Query, mask: Mask | None, count: int
