@@ -4,8 +4,9 @@ Also the check that a value can be stored at all, since what is checked is what 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from json.encoder import c_make_encoder, encode_basestring
 from typing import Any
 
 from vectorkit.errors import InvalidRecord
@@ -213,8 +214,21 @@ def _exact_float(value: int) -> bool:
 
 # --------------------------------------------------------------------------------------------- the document
 
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
-_encode_plain = _encoder.encode
+
+
+def _plain_encoder() -> Callable[[Any], str]:
+    """Compact JSON text. json.JSONEncoder.encode makes its C encoder anew at every call, which is most of its cost."""
+    if c_make_encoder is None:  # an interpreter without the C accelerator
+        return json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False).encode
+    write = c_make_encoder(None, _refuse, encode_basestring, None, ":", ",", False, False, False)
+    return lambda value: "".join(write(value, 0))
+
+
+def _refuse(value: Any) -> Any:
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+_encode_plain = _plain_encoder()
 
 
 def encode(metadata: Metadata) -> str:

@@ -6,9 +6,9 @@ No adapter fuses: engines that offer it count ranks from elsewhere and weigh the
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from heapq import nsmallest
+from itertools import chain, islice
 from typing import Protocol
-
-import numpy as np
 
 from vectorkit.errors import InvalidArgument
 from vectorkit.types import Coverage, Hit, Hits, make_hit
@@ -56,32 +56,27 @@ class RRF:
         weights = self.weights or (1.0,) * len(rankings)
         if len(weights) != len(rankings):
             raise InvalidArgument(f"RRF has {len(weights)} weights for {len(rankings)} legs")
-        scores: dict[str, float] = {}
+        parts: list[dict[str, float]] = []
         for weight, ranking in zip(weights, rankings, strict=True):
-            parts = dict(zip(ranking, _reciprocals(self.k, weight, len(ranking)), strict=True))
-            if len(parts) < len(ranking):  # an id twice in a leg: dict() kept its last rank
+            part = dict(zip(ranking, _reciprocals(self.k, weight, len(ranking)), strict=True))
+            if len(part) < len(ranking):  # an id twice in a leg: dict() kept its last rank
                 distinct = list(dict.fromkeys(ranking))
-                parts = dict(zip(distinct, _reciprocals(self.k, weight, len(distinct)), strict=True))
-            if scores:
-                for shared in scores.keys() & parts.keys():
-                    parts[shared] += scores[shared]
-                scores.update(parts)
-            else:
-                scores = parts
-        return best(scores, k)
+                part = dict(zip(distinct, _reciprocals(self.k, weight, len(distinct)), strict=True))
+            parts.append(part)
+        depth = 4 * k + 64
+        while True:
+            seen = dict.fromkeys(chain.from_iterable(islice(part, depth) for part in parts))
+            scores = {d: sum([part[d] for part in parts if d in part]) for d in seen}
+            best = nsmallest(k, scores.items(), key=_by_score)
+            # What no leg has among its first `depth` scores at most this; parts fall with rank, so what is deeper cannot win.
+            deeper = [weight for weight, part in zip(weights, parts, strict=True) if len(part) > depth]
+            if not deeper or (len(best) == k and best[-1][1] > sum(deeper) / (self.k + depth + 1)):
+                return best
+            depth *= 4
 
 
-def best(scores: dict[str, float], k: int) -> list[tuple[str, float]]:
-    """The k largest of {id: score} as pairs, best first, equal scores by id."""
-    values = np.fromiter(scores.values(), np.float64, len(scores))
-    if len(values) > k:
-        kept = np.flatnonzero(values >= np.partition(values, len(values) - k)[len(values) - k]).tolist()
-        ids = list(scores)
-        pairs = [(ids[at], scores[ids[at]]) for at in kept]
-    else:
-        pairs = list(scores.items())
-    pairs.sort(key=lambda pair: (-pair[1], pair[0]))
-    return pairs[:k]
+def _by_score(pair: tuple[str, float]) -> tuple[float, str]:
+    return -pair[1], pair[0]
 
 
 _EXACT: Coverage = "exact"
