@@ -3,11 +3,12 @@
 No adapter fuses: engines that offer it count ranks from elsewhere and weigh them otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from heapq import nsmallest
-from itertools import chain, islice
+from itertools import chain, islice, repeat
+from operator import add, neg
 from typing import Protocol
 
 from vectorkit.errors import InvalidArgument
@@ -65,18 +66,16 @@ class RRF:
             parts.append(part)
         depth = 4 * k + 64
         while True:
-            seen = dict.fromkeys(chain.from_iterable(islice(part, depth) for part in parts))
-            scores = {d: sum([part[d] for part in parts if d in part]) for d in seen}
-            best = nsmallest(k, scores.items(), key=_by_score)
+            seen = list(dict.fromkeys(chain.from_iterable(islice(part, depth) for part in parts)))
+            totals: Iterable[float] = repeat(0.0, len(seen))
+            for part in parts:
+                totals = map(add, totals, map(part.get, seen, repeat(0.0)))
+            best = [(d, -score) for score, d in nsmallest(k, zip(map(neg, totals), seen, strict=True))]
             # What no leg has among its first `depth` scores at most this; parts fall with rank, so what is deeper cannot win.
             deeper = [weight for weight, part in zip(weights, parts, strict=True) if len(part) > depth]
             if not deeper or (len(best) == k and best[-1][1] > sum(deeper) / (self.k + depth + 1)):
                 return best
             depth *= 4
-
-
-def _by_score(pair: tuple[str, float]) -> tuple[float, str]:
-    return -pair[1], pair[0]
 
 
 _EXACT: Coverage = "exact"
