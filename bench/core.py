@@ -22,7 +22,11 @@ def imports() -> None:
         "import vectorkit and open memory://, beyond numpy": "import vectorkit as vk; vk.connect('memory://')",
     }.items():
         found = [
-            float(subprocess.run([sys.executable, "-c", IMPORT.format(code)], capture_output=True, text=True, check=True).stdout)
+            float(
+                subprocess.run(
+                    [sys.executable, "-c", IMPORT.format(code)], capture_output=True, text=True, check=True
+                ).stdout
+            )
             for _ in range(15)
         ]
         row(what, f"{statistics.median(found):.1f} ms", "20 ms")

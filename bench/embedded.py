@@ -91,7 +91,7 @@ def ingest(folder: str) -> None:
         from langchain_community.vectorstores.utils import DistanceStrategy
         from langchain_core.embeddings import Embeddings
 
-    class None_(Embeddings):
+    class NoEmbeddings(Embeddings):
         def embed_documents(self, texts: list[str]) -> list[list[float]]:
             raise AssertionError
 
@@ -103,7 +103,9 @@ def ingest(folder: str) -> None:
     def langchain() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            FAISS.from_embeddings(rows, None_(), metadatas=metadata, ids=ids, distance_strategy=DistanceStrategy.MAX_INNER_PRODUCT)
+            FAISS.from_embeddings(
+                rows, NoEmbeddings(), metadatas=metadata, ids=ids, distance_strategy=DistanceStrategy.MAX_INNER_PRODUCT
+            )
 
     for scheme, bar in (("local", ">= 1.0x"), ("memory", ">= 6x")):
         a, b = alternate(ours(scheme), langchain, rounds=7)
@@ -128,13 +130,25 @@ def search(folder: str) -> None:
         docs.upsert(vk.Batch([f"r{n}" for n in range(count)], x, None, [{"n": n % 1000} for n in range(count)]))
         docs.query(queries[0])
         a, b = alternate(lambda: docs.query_many(queries, k=10), lambda: flat.search(queries, 10), rounds=5)
-        row("batch of 256, exact, 100,000 x 384, against FAISS flat", f"{b / a:.2f}x faster  ({a * 1e3:.0f} against {b * 1e3:.0f} ms)", ">= 4x")
+        row(
+            "batch of 256, exact, 100,000 x 384, against FAISS flat",
+            f"{b / a:.2f}x faster  ({a * 1e3:.0f} against {b * 1e3:.0f} ms)",
+            ">= 4x",
+        )
         a, b = alternate(lambda: docs.query(queries[0]), lambda: flat.search(queries[:1], 10), rounds=31)
-        row("one query, exact, 100,000 x 384, against FAISS flat", f"{b / a:.2f}x faster  ({a * 1e3:.2f} against {b * 1e3:.2f} ms)", "-")
+        row(
+            "one query, exact, 100,000 x 384, against FAISS flat",
+            f"{b / a:.2f}x faster  ({a * 1e3:.2f} against {b * 1e3:.2f} ms)",
+            "-",
+        )
         for share, where in ((1, F("n") < 10), (0.1, F("n") == 3)):
             took = median_us(lambda: docs.query(queries[0], where=where), 101)  # noqa: B023
             hits = docs.query(queries[0], where=where)
-            row(f"{share} % filter at 100,000 x 384, {len(hits)} rows, {hits.coverage}", f"{took / 1000:.2f} ms", "0.35 ms" if share == 1 else "-")
+            row(
+                f"{share} % filter at 100,000 x 384, {len(hits)} rows, {hits.coverage}",
+                f"{took / 1000:.2f} ms",
+                "0.35 ms" if share == 1 else "-",
+            )
 
 
 if __name__ == "__main__":

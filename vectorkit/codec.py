@@ -6,7 +6,7 @@ Also the check that a value can be stored at all, since what is checked is what 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from json.encoder import c_make_encoder, encode_basestring
+from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]
 from typing import Any
 
 from vectorkit.errors import InvalidRecord
@@ -213,7 +213,6 @@ def _exact_float(value: int) -> bool:
 
 
 # --------------------------------------------------------------------------------------------- the document
-
 
 
 def _plain_encoder() -> Callable[[Any], str]:

@@ -294,7 +294,7 @@ class Record:
     __hash__ = None  # type: ignore[assignment]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, init=False)
 class Batch:
     """Records in columns: n ids, an (n, d) array held as float32, and lists of n or None.
 
@@ -302,34 +302,43 @@ class Batch:
     when the vectors make no (n, d) array of numbers.
     """
 
-    ids: Sequence[str]
+    ids: list[str]
     vectors: FloatArray
-    texts: Sequence[str | None] | None = None
-    metadata: Sequence[Metadata | None] | None = None
-    expires_at: Sequence[datetime | None] | None = None
+    texts: list[str | None] | None
+    metadata: list[Metadata | None] | None
+    expires_at: list[datetime | None] | None
 
-    def __post_init__(self) -> None:
-        if isinstance(self.ids, str):
+    def __init__(
+        self,
+        ids: Sequence[str],
+        vectors: npt.ArrayLike,
+        texts: Sequence[str | None] | None = None,
+        metadata: Sequence[Metadata | None] | None = None,
+        expires_at: Sequence[datetime | None] | None = None,
+    ) -> None:
+        if isinstance(ids, str):
             raise InvalidArgument("Batch.ids must be a list of strings, not one string")
-        ids = list(self.ids)
-        vectors = self.vectors
-        if not (type(vectors) is np.ndarray and vectors.ndim == 2 and vectors.dtype == np.float32):
-            vectors = _matrix(vectors, len(ids))
-        vectors = np.ascontiguousarray(vectors)
-        object.__setattr__(self, "ids", ids)
-        object.__setattr__(self, "vectors", vectors)
-        if len(vectors) != len(ids):
-            raise InvalidArgument(f"Batch has {len(ids)} ids and {len(vectors)} vectors")
-        for name in ("texts", "metadata", "expires_at"):
-            column = getattr(self, name)
-            if column is None:
-                continue
-            if isinstance(column, str | Mapping):
-                raise InvalidArgument(f"Batch.{name} must be a list with one entry a row")
-            column = list(column)
-            if len(column) != len(ids):
-                raise InvalidArgument(f"Batch has {len(ids)} ids and {len(column)} {name}")
-            object.__setattr__(self, name, column if any(value is not None for value in column) else None)
+        rows = list(ids)
+        if isinstance(vectors, np.ndarray) and vectors.ndim == 2 and vectors.dtype == np.float32:
+            matrix = vectors
+        else:
+            matrix = _matrix(vectors, len(rows))
+        if len(matrix) != len(rows):
+            raise InvalidArgument(f"Batch has {len(rows)} ids and {len(matrix)} vectors")
+        object.__setattr__(self, "ids", rows)
+        object.__setattr__(self, "vectors", np.ascontiguousarray(matrix))
+        for name, given in (("texts", texts), ("metadata", metadata), ("expires_at", expires_at)):
+            object.__setattr__(self, name, self._column(name, given))
+
+    def _column(self, name: str, given: Sequence[Any] | None) -> list[Any] | None:
+        if given is None:
+            return None
+        if isinstance(given, str | Mapping):
+            raise InvalidArgument(f"Batch.{name} must be a list with one entry a row")
+        column = list(given)
+        if len(column) != len(self.ids):
+            raise InvalidArgument(f"Batch has {len(self.ids)} ids and {len(column)} {name}")
+        return column if any(value is not None for value in column) else None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -5,7 +5,7 @@ A whole batch costs a few vectorised passes; only when one fails is the row at f
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -158,6 +158,10 @@ def _check_expiry(spec: CollectionSpec, expires_at: Sequence[datetime | None]) -
             raise InvalidRecord(
                 f"expires_at must be a timezone-aware datetime, got {value!r}", row=row, field="expires_at"
             )
+        try:
+            value.astimezone(UTC)
+        except OverflowError:
+            raise InvalidRecord(f"expires_at {value} has no UTC form", row=row, field="expires_at") from None
         if not spec.expiry:
             raise InvalidRecord(
                 f"expires_at is set, and {spec.name!r} was made with expiry=False", row=row, field="expires_at"

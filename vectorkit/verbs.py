@@ -167,7 +167,12 @@ class CollectionVerbs:
         if not len(batch):
             return WriteResult(0)
         if lifetime is not None:
-            default = self.store.clock() + lifetime
+            try:
+                default = self.store.clock() + lifetime
+            except OverflowError:
+                raise InvalidArgument(
+                    f"ttl={lifetime} ends after the year 9999; leave it out for rows that stay"
+                ) from None
             given = batch.expires_at or [None] * len(batch)
             expires = [default if value is None else value for value in given]
             batch = Batch(batch.ids, batch.vectors, batch.texts, batch.metadata, expires)

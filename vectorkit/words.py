@@ -18,6 +18,7 @@ CREATE_WORDS_OVER_ROWS = (
 )
 ADD_WORDS = "INSERT INTO words(rowid, text) VALUES (?, ?)"
 REMOVE_WORDS = "INSERT INTO words(words, rowid, text) VALUES ('delete', ?, ?)"
+MAX_LIMIT = 2**40  # more rows than there are, and still an integer that SQLite takes
 _TOTAL = "SELECT count(*) FROM words_docsize"
 _COUNTS = "SELECT j.key, count(*) FROM json_each(?) AS j CROSS JOIN words WHERE words MATCH j.value GROUP BY j.key"
 # bm25() is smaller for better (https://www.sqlite.org/fts5.html#the_bm25_function), hence the sign.
@@ -74,6 +75,7 @@ def search(
     b · length / average length)), idf as in `_weight`. Each word is bound as a quoted string, so none of it is syntax. Rows
     that tie with the last one asked for are returned as well, so that the id can decide.
     """
+    limit = min(limit, MAX_LIMIT)
     quoted = ['"' + word.replace('"', '""') + '"' for word in words]
     statement = _SEARCH
     if allowed is not None:

@@ -46,7 +46,7 @@ def test_our_own_distributions_come_from_the_workspace(path: Path) -> None:
 
 
 def test_no_document_tells_to_install_the_stranger() -> None:
-    wrong = re.compile(r"(pip|uv pip|uv) (install|add) [^\n`]*(?<![\w./-])['\"]?vectorkit(?![\w-])")
+    wrong = re.compile(r"(pip|uv pip|uv) (install|add) [^\n`&]*(?<![\w./-])['\"]?vectorkit(?![\w-])")
     texts = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "vectorkit").rglob("*.py")]
     assert [path.name for path in texts if wrong.search(path.read_text("utf-8"))] == []
 

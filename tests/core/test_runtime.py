@@ -4,7 +4,10 @@ import asyncio
 import inspect
 import threading
 import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,11 +36,11 @@ def test_call_awaits_only_what_is_awaitable() -> None:
 
 def test_enter_takes_managers_of_either_colour() -> None:
     @contextmanager
-    def plain():
+    def plain() -> Iterator[str]:
         yield "plain"
 
     @asynccontextmanager
-    async def coloured():
+    async def coloured() -> AsyncIterator[str]:
         yield "coloured"
 
     async def body() -> list[str]:
@@ -123,14 +126,14 @@ def test_deadline() -> None:
 
     async def inline() -> None:
         async with SYNC.deadline(0.01) as bound:
-            time.sleep(0.02)
+            time.sleep(0.02)  # noqa: ASYNC251 - the sync colour
             bound.remaining()
 
     with pytest.raises(vk.DeadlineExceeded):
         drive(inline())
 
 
-def test_the_loop_is_free_while_the_engine_writes(tmp_path) -> None:
+def test_the_loop_is_free_while_the_engine_writes(tmp_path: Path) -> None:
     async def body() -> float:
         gaps = []
         async with await vk.aconnect(f"local://{tmp_path}/s") as store:
@@ -151,7 +154,7 @@ def test_the_loop_is_free_while_the_engine_writes(tmp_path) -> None:
 def test_the_two_faces_have_the_same_verbs_and_signatures(sync: type, coloured: type) -> None:
     plain = {"capability", "native", "name", "spec", "tenant"}
 
-    def verbs(face: type) -> dict[str, object]:
+    def verbs(face: type) -> dict[str, Any]:
         return {name: value for name, value in vars(face).items() if not name.startswith("_")}
 
     assert verbs(sync).keys() == verbs(coloured).keys()

@@ -5,10 +5,11 @@ import pytest
 
 from vectorkit.local.exact import prepare, search_many, search_one, squares
 from vectorkit.ranking import TIE
+from vectorkit.types import Metric
 
 
 def brute(
-    x: np.ndarray, q: np.ndarray, metric: str, slots: np.ndarray, ids: list[str], k: int
+    x: np.ndarray, q: np.ndarray, metric: Metric, slots: np.ndarray, ids: list[str], k: int
 ) -> list[tuple[int, float]]:
     x64, q64 = x[slots].astype(np.float64), q.astype(np.float64)
     if metric == "cosine":
@@ -29,7 +30,7 @@ def brute(
 @pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
 @pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (1.0, 1e4), (1e-12, 0.0), (1e12, 0.0), (1e30, 0.0)])
 @pytest.mark.parametrize("count", [1, 7, 300, 10_000])
-def test_exact(metric: str, scale: float, offset: float, count: int) -> None:
+def test_exact(metric: Metric, scale: float, offset: float, count: int) -> None:
     random = np.random.default_rng(count)
     x = (random.standard_normal((count, 12)) * scale + offset).astype(np.float32)
     x[count // 2 :: 7] = x[0]  # many rows tie exactly

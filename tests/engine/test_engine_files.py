@@ -8,7 +8,9 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -311,7 +313,8 @@ def test_a_full_disk_is_unavailable_and_loses_nothing(tmp_path: Path) -> None:
         docs = store.create_collection(vk.CollectionSpec("a", dimension=8, fields={"n": int, "tags": list[str]}))
         x = fill(docs)
         docs.query(x[0])
-        writer = store._verbs.top.adapter._shelves["a@1"]._rows.writer
+        adapter: Any = store._verbs.top.adapter
+        writer = adapter._shelves["a@1"]._rows.writer
         (pages,) = writer.execute("PRAGMA page_count").fetchone()
         writer.execute(f"PRAGMA max_page_count={pages}")
         big = [vk.Record(f"big{n}", x[n % N], "long " * 500, {"n": n, "tags": ["big"]}) for n in range(300)]
@@ -329,7 +332,7 @@ def test_a_full_disk_is_unavailable_and_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_generator_that_breaks_keeps_its_whole_chunks(tmp_path: Path) -> None:
-    def rows():
+    def rows() -> Iterator[vk.Record]:
         for n in range(25_000):
             if n == 23_456:
                 raise RuntimeError("the source broke")

@@ -11,11 +11,13 @@ import vectorkit as vk
 from vectorkit import F
 
 ROWS = 300
+SECONDS = 4.0
 
 
 def vector(key: int, version: int) -> list[float]:
     random = np.random.default_rng(key * 100_003 + version)
-    return random.standard_normal(8).astype(np.float32).tolist()
+    values: list[float] = random.standard_normal(8).astype(np.float32).tolist()
+    return values
 
 
 def record(key: int, version: int) -> vk.Record:
@@ -23,7 +25,7 @@ def record(key: int, version: int) -> vk.Record:
 
 
 @pytest.mark.parametrize("scheme", ["memory", "local", "faiss"])
-def test_readers_and_a_writer(tmp_path: Path, scheme: str, seconds: float = 4.0) -> None:
+def test_readers_and_a_writer(tmp_path: Path, scheme: str) -> None:
     store = vk.connect("memory://" if scheme == "memory" else f"{scheme}://{tmp_path}")
     docs = store.create_collection(
         vk.CollectionSpec("a", dimension=8, index=vk.HNSW(full_scan_threshold=0), fields={"key": int, "version": int})
@@ -55,9 +57,8 @@ def test_readers_and_a_writer(tmp_path: Path, scheme: str, seconds: float = 4.0)
                         wrong.append(f"{hit.id} went back to {version} after {before}")
                     if where is not None and not where.matches(hit.metadata):
                         wrong.append(f"{hit.metadata} under {where!r}")
-                for hit in docs.keyword("word1", k=5):
-                    if hit.metadata["version"] % 3 != 1:
-                        wrong.append(f"keyword gave {hit.metadata}")
+                others = [hit.metadata for hit in docs.keyword("word1", k=5) if hit.metadata["version"] % 3 != 1]
+                wrong.extend(f"keyword gave {metadata}" for metadata in others)
                 (got,) = docs.get([f"r{key}"])
                 if got is None or got.metadata["version"] < before:
                     wrong.append(f"get({key}) after {before}: {got}")
@@ -70,7 +71,7 @@ def test_readers_and_a_writer(tmp_path: Path, scheme: str, seconds: float = 4.0)
         thread.start()
     random = np.random.default_rng(99)
     version = 0
-    end = time.monotonic() + seconds
+    end = time.monotonic() + SECONDS
     while time.monotonic() < end and not wrong:
         version += 1
         keys = random.choice(ROWS, 20, replace=False).tolist()

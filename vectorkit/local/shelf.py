@@ -448,18 +448,21 @@ class Shelf:
         self, view: View, queries: FloatArray, query: Query, mask: Mask | None, count: int
     ) -> tuple[list[list[tuple[int, float]]], str, str]:
         """(slot, score) lists, coverage and path."""
+        if not count:
+            return [[] for _ in queries], "exact", "no row matches"
+        k = min(query.k, count)
         generation = view.generation
         limit = getattr(self.spec.index, "full_scan_threshold", 0)
         narrow = mask is not None and count < WIDE_SHARE * view.rows
-        plain = generation is None or query.exact or query.ids is not None or count <= max(limit, query.k) or narrow
+        plain = generation is None or query.exact or query.ids is not None or count <= max(limit, k) or narrow
         if plain or any(overflows(vector, self.spec.metric, view.largest) for vector in queries):
-            return self._exact(view, queries, query.k, mask), "exact", f"exact over {count} of {view.rows} rows"
+            return self._exact(view, queries, k, mask), "exact", f"exact over {count} of {view.rows} rows"
         assert generation is not None
         found = self._approximate(view, generation, queries, query, mask, count)
-        short = [at for at, best in enumerate(found) if len(best) < min(query.k, count)]
+        short = [at for at, best in enumerate(found) if len(best) < k]
         path = f"{type(self.spec.index).__name__} over {len(generation.rids)} rows, exact over {view.rows - len(generation.rids)} newer"
         if short:
-            for at, best in zip(short, self._exact(view, queries[short], query.k, mask), strict=True):
+            for at, best in zip(short, self._exact(view, queries[short], k, mask), strict=True):
                 found[at] = best
             path += ", exact again where short"
         return found, "complete", path
@@ -476,21 +479,22 @@ class Shelf:
         self, view: View, generation: Generation, queries: FloatArray, query: Query, mask: Mask | None, count: int
     ) -> list[list[tuple[int, float]]]:
         indexed = len(generation.rids)
+        k = min(query.k, count)
         width = query.ef_search or generation.ef_search
         if mask is not None and query.ef_search is None:
             width = int(width * view.rows / count)
-        asked = min(query.k + 8, indexed)
+        asked = min(k + 8, indexed)
         labels = generation.index.search(
             queries, asked, allowed=None if mask is None else mask[:indexed], ef_search=max(width, asked)
         )
         newer = np.arange(indexed, view.rows)
         if mask is not None:
             newer = newer[mask[indexed:]]
-        tails = self._tail(view, queries, query.k, newer)
+        tails = self._tail(view, queries, k, newer)
         found = []
         for at, vector in enumerate(queries):
             slots = np.unique(np.concatenate([labels[at][labels[at] >= 0], tails[at]]))
-            found.append(top(score(view.matrix[slots], vector, self.spec.metric), slots, view.ids, query.k))
+            found.append(top(score(view.matrix[slots], vector, self.spec.metric), slots, view.ids, k))
         return found
 
     def _tail(self, view: View, queries: FloatArray, k: int, newer: Slots) -> list[Slots]:

@@ -64,6 +64,7 @@ class RRF:
                 distinct = list(dict.fromkeys(ranking))
                 part = dict(zip(distinct, _reciprocals(self.k, weight, len(distinct)), strict=True))
             parts.append(part)
+        k = min(k, sum(map(len, parts)))
         depth = 4 * k + 64
         while True:
             seen = list(dict.fromkeys(chain.from_iterable(islice(part, depth) for part in parts)))
