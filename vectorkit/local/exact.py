@@ -90,10 +90,10 @@ def _kth_bound(scores: npt.NDArray[np.float32], k: int) -> float:
 def _pool(scores: npt.NDArray[np.float32], k: int, slack: float, query: FloatArray, metric: Metric) -> Slots:
     if len(scores) <= k:
         return np.arange(len(scores))
-    pool = np.flatnonzero(scores >= np.float32(_floor(_kth_bound(scores, k), slack, query, metric)))
+    pool = (scores >= _floor(_kth_bound(scores, k), slack, query, metric)).nonzero()[0]
     if len(pool) > 4 * k + 64:  # the bound was loose: once more, among the pool
         kth = float(np.partition(scores[pool], len(pool) - k)[len(pool) - k])
-        pool = pool[scores[pool] >= np.float32(_floor(kth, slack, query, metric))]
+        pool = pool[scores[pool] >= _floor(kth, slack, query, metric)]
     return pool
 
 
