@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]
-from typing import Any
+from typing import Any, TypeAlias
 
 from vectorkit.errors import InvalidRecord
-from vectorkit.types import Metadata
 
+Metadata: TypeAlias = Mapping[str, Any]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NEVER = 2**63 - 1
 _MICROSECOND = timedelta(microseconds=1)

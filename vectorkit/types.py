@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from vectorkit.codec import Metadata, decode
 from vectorkit.errors import DimensionMismatch, InvalidArgument, InvalidRecord
 
 Metric: TypeAlias = Literal["cosine", "dot", "l2"]
@@ -20,7 +21,6 @@ Coverage: TypeAlias = Literal["exact", "complete", "short"]
 Tenancy: TypeAlias = Literal["collection", "namespace", "filter", "auto"]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 Scalar: TypeAlias = str | bool | int | float | datetime
-Metadata: TypeAlias = Mapping[str, Any]
 LAYOUT = 1
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
@@ -398,8 +398,6 @@ class Batch:
 
 def _arrow_metadata(value: Any, row: int) -> dict[str, Any]:
     if isinstance(value, str):
-        from vectorkit.codec import decode
-
         try:
             value = decode(value)
         except ValueError as error:
