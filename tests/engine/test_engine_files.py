@@ -343,3 +343,51 @@ def test_a_generator_that_breaks_keeps_its_whole_chunks(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError, match="the source broke"):
             docs.upsert(rows())
         assert docs.count() == 20_000
+
+
+@pytest.mark.parametrize("verb", ["upsert", "update", "delete"])
+@pytest.mark.parametrize("moment", ["before the commit", "after the commit"])
+def test_ctrl_c_around_a_commit_leaves_the_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, moment: str
+) -> None:
+    with vk.connect(f"local://{tmp_path}") as store:
+        docs = store.create_collection(vk.CollectionSpec("a", dimension=8, fields={"n": int}))
+        x = fill(docs)
+        assert docs.count() == N
+        adapter: Any = store._verbs.top.adapter
+        rows = adapter._shelves["a@1"]._rows
+
+        class Interrupted:
+            """The writer's connection, with a Ctrl-C at the commit."""
+
+            def __init__(self, connection: sqlite3.Connection) -> None:
+                self.connection = connection
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.connection, name)
+
+            def execute(self, statement: str, *values: Any) -> Any:
+                if statement != "COMMIT":
+                    return self.connection.execute(statement, *values)
+                if moment == "after the commit":
+                    self.connection.execute(statement)
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(rows, "writer", Interrupted(rows.writer))
+        calls = {
+            "upsert": lambda: docs.upsert([vk.Record("r5", -x[5], "new", {"n": -1}), vk.Record("new", x[0])]),
+            "update": lambda: docs.update(ids=["r5"], set={"n": -1}),
+            "delete": lambda: docs.delete(ids=["r5"]),
+        }
+        with pytest.raises(KeyboardInterrupt):
+            calls[verb]()
+        monkeypatch.undo()
+        landed = moment == "after the commit"
+        assert docs.count() == N + {"upsert": 1, "update": 0, "delete": -1}[verb] * landed
+        assert docs.count(F("n") == -1) == (landed and verb != "delete")
+        assert docs.query(-x[5], k=1).ids == (
+            ["r5"] if landed and verb == "upsert" else docs.query(-x[5], k=1, exact=True).ids
+        )
+        assert docs.upsert([vk.Record("later", x[1], "later", {"n": 7})]).written == 1
+        assert docs.keyword("later").ids == ["later"]
+        assert docs.count(F("n") == 7) == 2

@@ -89,14 +89,17 @@ class Rows:
                 raise Corrupt(f"{shown}: {path.name} is missing; restore the directory from a backup")
             self.writer = connect(path, read_only=read_only, cache_mb=cache_mb)
             try:
-                state = dict(self.writer.execute("SELECT key, value FROM state").fetchall())
-                self.seq, self.rid, self.epoch = (int(state[key]) for key in ("seq", "rid", "epoch"))
+                self._read_state()
             except (KeyError, ValueError, TypeError) as error:
                 self.writer.close()
                 raise Corrupt(f"{shown}: the database's state is damaged ({error}); restore from a backup") from error
             except BaseException:
                 self.writer.close()
                 raise
+
+    def _read_state(self) -> None:
+        state = dict(self.writer.execute("SELECT key, value FROM state").fetchall())
+        self.seq, self.rid, self.epoch = (int(state[key]) for key in ("seq", "rid", "epoch"))
 
     # ------------------------------------------------------------------------------------- readers
 
@@ -165,6 +168,8 @@ class Rows:
                 self.seq, self.rid, self.epoch = before
                 if self.writer.in_transaction:
                     self.writer.execute("ROLLBACK")
+                else:  # Ctrl-C between the commit and here, or a failed commit: the database knows which
+                    self._read_state()
                 raise
 
     def find(self, tenant: str, ids: Sequence[str]) -> list[tuple[int, str, int]]:

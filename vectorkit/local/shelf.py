@@ -8,7 +8,8 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -227,9 +228,22 @@ class Shelf:
 
     # ------------------------------------------------------------------------------------- writes
 
-    def write(self, scope: Scope, batch: Batch, mode: Mode) -> WriteReport:
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One writer at a time. A write that is cut short anywhere, by Ctrl-C between commit and publishing too, leaves the
+        view to be read afresh from the truth."""
         with self._lock:
             self._check_open()
+            try:
+                yield
+            except AlreadyExists:
+                raise
+            except BaseException:
+                self._view = None
+                raise
+
+    def write(self, scope: Scope, batch: Batch, mode: Mode) -> WriteReport:
+        with self._changing():
             rows = self._rows
             documents: list[str | None] = (
                 [encode(m) if m else None for m in batch.metadata] if batch.metadata else [None] * len(batch)
@@ -320,8 +334,7 @@ class Shelf:
         )
 
     def update(self, scope: Scope, ids: Sequence[str], change: Change) -> int:
-        with self._lock:
-            self._check_open()
+        with self._changing():
             rows = self._rows
             view = self._view
             with rows.transaction() as connection:
@@ -343,8 +356,7 @@ class Shelf:
             return len(changed)
 
     def delete(self, scope: Scope, selector: Selector) -> int:
-        with self._lock:
-            self._check_open()
+        with self._changing():
             rows = self._rows
             with rows.transaction() as connection:
                 if selector.ids is not None:
