@@ -254,14 +254,19 @@ def format_datetime(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
 
 
-_decode_plain = json.JSONDecoder().decode
+_scan = json.JSONDecoder().scan_once  # what decode() calls between two searches for white space, which we never write
 
 
 def decode(document: str | None) -> dict[str, Any]:
     """Metadata from its document. Raises ValueError when it is none."""
     if not document:
         return {}
-    value = _decode_plain(document)
+    try:
+        value, end = _scan(document, 0)
+    except StopIteration:
+        end = -1
+    if end != len(document):
+        value = json.loads(document)  # white space around it, which is somebody else's; or no JSON, which this raises for
     if '"$' in document:
         value = _untag(value)
     if type(value) is not dict:

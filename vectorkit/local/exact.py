@@ -22,9 +22,7 @@ def prepare(vectors: FloatArray, metric: Metric) -> FloatArray:
     if metric != "cosine":
         return vectors
     if len(vectors) == 1:
-        wide = vectors[0].astype(np.float64)
-        wide /= math.sqrt(float(np.dot(wide, wide)))
-        return np.asarray(wide.astype(np.float32).reshape(1, -1))
+        return np.asarray(vectors.astype(np.float64) / math.sqrt(_size(vectors[0])), np.float32)
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     return np.asarray(vectors / norms[:, None], np.float32)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vectorkit.errors import Closed, Corrupt
-from vectorkit.local.sql import connect, typed
+from vectorkit.local.sql import connect, translate, typed
 from vectorkit.types import CollectionSpec
 from vectorkit.words import ADD_WORDS, CREATE_WORDS_OVER_ROWS
 
@@ -103,34 +103,45 @@ class Rows:
 
     # ------------------------------------------------------------------------------------- readers
 
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """A reader's connection, from the pool."""
+    def _take(self) -> sqlite3.Connection:
         try:
-            connection = self._readers.pop()
+            return self._readers.pop()
         except IndexError:
             if self._closed:
                 raise Closed(f"{self.shown}: the handle was closed") from None
             with typed(self.shown):
-                connection = connect(self.path, read_only=True)
+                return connect(self.path, read_only=True)
+
+    def _give(self, connection: sqlite3.Connection) -> None:
+        if self._closed:
+            connection.close()
+        else:
+            self._readers.append(connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A reader's connection, from the pool."""
+        connection = self._take()
         try:
             with typed(self.shown):
                 yield connection
         finally:
-            if self._closed:
-                connection.close()
-            else:
-                self._readers.append(connection)
+            self._give(connection)
 
     def payload(self, rids: Sequence[int], *, vectors: bool) -> dict[int, tuple[Any, ...]]:
         """{rid: (rid, id, seq, metadata, text[, vector])} of the rows that are there."""
         found: dict[int, tuple[Any, ...]] = {}
         statement = _PAYLOAD_VECTORS if vectors else _PAYLOAD
-        with self.reading() as connection:
+        connection = self._take()
+        try:
             for start in range(0, len(rids), 500):
                 part = rids[start : start + 500]
                 for row in connection.execute(_with_marks(statement, len(part)), part):
                     found[row[0]] = row
+        except sqlite3.Error as error:
+            raise translate(error, self.shown) from error
+        finally:
+            self._give(connection)
         return found
 
     def get(self, tenant: str, ids: Sequence[str]) -> list[tuple[Any, ...]]:
