@@ -254,7 +254,7 @@ def format_datetime(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
 
 
-_scan = json.JSONDecoder().scan_once  # what decode() calls between two searches for white space, which we never write
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # what decode() calls between two searches for white space, which we never write
 
 
 def decode(document: str | None) -> dict[str, Any]:
@@ -266,7 +266,9 @@ def decode(document: str | None) -> dict[str, Any]:
     except StopIteration:
         end = -1
     if end != len(document):
-        value = json.loads(document)  # white space around it, which is somebody else's; or no JSON, which this raises for
+        value = json.loads(
+            document
+        )  # white space around it, which is somebody else's; or no JSON, which this raises for
     if '"$' in document:
         value = _untag(value)
     if type(value) is not dict:

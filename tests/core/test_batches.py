@@ -89,7 +89,8 @@ def test_what_is_missing_or_wrong_is_named() -> None:
 
 def test_a_batch_holds_float32_and_refuses_ragged_columns() -> None:
     batch = vk.Batch(["a"], [[1, 2]])
-    assert (batch.vectors.dtype, batch.vectors.flags.c_contiguous) == (np.float32, True)
+    assert batch.vectors.dtype == np.float32
+    assert batch.vectors.flags.c_contiguous
     with pytest.raises(vk.InvalidArgument, match="2 ids and 1 vectors"):
         vk.Batch(["a", "b"], [[1, 2]])
     with pytest.raises(vk.InvalidArgument, match="1 ids and 2 texts"):
