@@ -107,7 +107,11 @@ class KeywordQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selector:
-    """Rows to delete: exactly one of ids, a plan (exact by the time it reaches an adapter) or everything."""
+    """Rows to delete: ids, a plan (exact by the time it reaches an adapter), or everything.
+
+    ids and a plan together: those of the ids that `plan.where` still holds for, checked in the same transaction where the
+    store has one.
+    """
 
     ids: Sequence[str] | None = None
     plan: Plan | None = None
@@ -116,10 +120,14 @@ class Selector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A change of metadata, atomic per row: keys to set (clean values) and keys to remove."""
+    """A change of metadata, atomic per row: keys to set (clean values) and keys to remove.
+
+    where: only rows it holds for, checked together with the change where the store can.
+    """
 
     set: Metadata = field(default_factory=dict)
     unset: tuple[str, ...] = ()
+    where: Node | None = None
 
     def apply(self, metadata: Metadata) -> dict[str, Any]:
         """The metadata after the change; set keys keep their place, new ones go last."""

@@ -170,7 +170,7 @@ class Checked:
             self._check_change(spec, change)
             plan = self._plan(spec, Plan(where))
             ids = await self._matching_ids(concrete, plan, _NO_TRACE, limited=plan is not None and not plan.exact)
-            return await self._update(spec, concrete, ids, change)
+            return await self._update(spec, concrete, ids, replace(change, where=where))
 
         return await self._within(scope, act)
 
@@ -183,7 +183,7 @@ class Checked:
                 check_declared(spec, [clean])
             except InvalidRecord as error:
                 raise InvalidRecord(error.detail, field=error.field) from None
-        return Change(set=clean, unset=change.unset)
+        return replace(change, set=clean)
 
     async def delete(self, scope: Scope, selector: Selector) -> int:
         async def act(spec: CollectionSpec, concrete: Scope) -> int:
@@ -200,7 +200,7 @@ class Checked:
                 return await self.adapter.delete(concrete, Selector(plan=plan))
             gone = 0
             while ids := await self._matching_ids(concrete, plan, _NO_TRACE, limited=True):
-                deleted = await self._delete_ids(concrete, ids)
+                deleted = await self._delete_ids(concrete, ids, plan)
                 gone += deleted
                 if not deleted:
                     break
@@ -208,10 +208,10 @@ class Checked:
 
         return await self._within(scope, act)
 
-    async def _delete_ids(self, scope: Scope, ids: Sequence[str]) -> int:
+    async def _delete_ids(self, scope: Scope, ids: Sequence[str], plan: Plan | None = None) -> int:
         gone = 0
         for start in range(0, len(ids), IDS):
-            gone += await self.adapter.delete(scope, Selector(ids=ids[start : start + IDS]))
+            gone += await self.adapter.delete(scope, Selector(ids=ids[start : start + IDS], plan=plan))
         return gone
 
     # ------------------------------------------------------------------------------------- reads

@@ -289,7 +289,7 @@ class MemoryAdapter:
         self._writable()
         with self._data.lock:
             shelf = self._shelf(scope)
-            slots = list(shelf.rows(scope, None, ids))
+            slots = list(shelf.rows(scope, None if change.where is None else Plan(change.where), ids))
             for slot in slots:
                 shelf.metadata[slot] = copy_metadata(change.apply(shelf.metadata[slot]))
             return len(slots)

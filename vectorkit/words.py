@@ -67,13 +67,18 @@ def _weight(rows: int, holding: int) -> float:
 
 
 def search(
-    connection: sqlite3.Connection, words: Sequence[str], limit: int, allowed: Callable[[int], bool] | None
+    connection: sqlite3.Connection,
+    words: Sequence[str],
+    limit: int,
+    allowed: Callable[[int], bool] | None,
+    check: Callable[[], None] | None = None,
 ) -> list[tuple[int, float]]:
     """(rowid, BM25 score, larger is better) of the best `limit` rows with any of the words, among the allowed ones.
 
     BM25 (Robertson and Zaragoza, 2009) with k1 = 1.2 and b = 0.75: the sum over the words of idf · tf (k1 + 1) / (tf + k1 (1 - b +
     b · length / average length)), idf as in `_weight`. Each word is bound as a quoted string, so none of it is syntax. Rows
-    that tie with the last one asked for are returned as well, so that the id can decide.
+    that tie with the last one asked for are returned as well, so that the id can decide. `check` is called inside the
+    snapshot, and may raise.
     """
     limit = min(limit, MAX_LIMIT)
     quoted = ['"' + word.replace('"', '""') + '"' for word in words]
@@ -81,8 +86,12 @@ def search(
     if allowed is not None:
         statement = _SEARCH_ALLOWED
         connection.create_function("vk_allowed", 1, allowed, deterministic=True)
-    connection.execute("BEGIN")  # one snapshot for counts and scores
+    if connection.in_transaction:  # left by a Ctrl-C
+        connection.execute("ROLLBACK")
     try:
+        connection.execute("BEGIN")  # one snapshot for counts and scores
+        if check is not None:
+            check()
         counts = connection.execute(_COUNTS, (json.dumps(quoted),)).fetchall()
         if not counts:
             return []
@@ -95,4 +104,5 @@ def search(
                 return found
             asked *= 4
     finally:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")

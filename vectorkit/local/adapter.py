@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from vectorkit.adapter import (
     Backend,
@@ -32,6 +32,8 @@ from vectorkit.local.rows import create_rows
 from vectorkit.local.shelf import Shelf
 from vectorkit.runtime import Runtime
 from vectorkit.types import Batch, CollectionSpec, Cursor, Hits, Page, Record, Stats
+
+T = TypeVar("T")
 
 CAPABILITY = Capability(
     store="local",
@@ -118,6 +120,16 @@ class LocalAdapter:
         shelf = self._shelves.get(scope.collection)
         return self._open_shelf(scope.collection) if shelf is None else shelf
 
+    def _on(self, scope: Scope, act: Callable[[Shelf], T]) -> T:
+        """Act on a shelf; one that is dropped meanwhile is not found, whatever it was closed under."""
+        shelf = self._shelf(scope)
+        try:
+            return act(shelf)
+        except Closed:
+            if shelf.dropped:
+                raise NotFound(f"{self._home.shown}: {scope.collection.rpartition('@')[0]!r} was dropped") from None
+            raise
+
     def _let_go_of_dropped(self) -> None:
         """A read-only handle follows the catalogue: what its writer dropped is gone here too."""
         with self._lock:
@@ -179,39 +191,41 @@ class LocalAdapter:
 
     async def write(self, scope: Scope, batch: Batch, mode: Mode) -> WriteReport:
         self._writable()
-        return await self._runtime.offload(lambda: self._shelf(scope).write(scope, batch, mode))
+        return await self._runtime.offload(lambda: self._on(scope, lambda shelf: shelf.write(scope, batch, mode)))
 
     async def update(self, scope: Scope, ids: Sequence[str], change: Change) -> int:
         self._writable()
-        return await self._runtime.offload(lambda: self._shelf(scope).update(scope, ids, change))
+        return await self._runtime.offload(lambda: self._on(scope, lambda shelf: shelf.update(scope, ids, change)))
 
     async def get(self, scope: Scope, ids: Sequence[str], *, vectors: bool) -> list[Record]:
-        return await self._runtime.offload(lambda: self._shelf(scope).get(scope, ids, vectors=vectors))
+        return await self._runtime.offload(
+            lambda: self._on(scope, lambda shelf: shelf.get(scope, ids, vectors=vectors))
+        )
 
     async def query(self, scope: Scope, query: Query) -> list[Hits]:
-        return await self._runtime.offload(lambda: self._shelf(scope).query(scope, query))
+        return await self._runtime.offload(lambda: self._on(scope, lambda shelf: shelf.query(scope, query)))
 
     async def keyword(self, scope: Scope, query: KeywordQuery) -> Hits:
-        return await self._runtime.offload(lambda: self._shelf(scope).keyword(scope, query))
+        return await self._runtime.offload(lambda: self._on(scope, lambda shelf: shelf.keyword(scope, query)))
 
     async def delete(self, scope: Scope, selector: Selector) -> int:
         self._writable()
-        return await self._runtime.offload(lambda: self._shelf(scope).delete(scope, selector))
+        return await self._runtime.offload(lambda: self._on(scope, lambda shelf: shelf.delete(scope, selector)))
 
     async def count(self, scope: Scope, plan: Plan | None) -> int:
-        return await self._runtime.offload(lambda: self._shelf(scope).count(scope, plan))
+        return await self._runtime.offload(lambda: self._on(scope, lambda shelf: shelf.count(scope, plan)))
 
     async def page(self, scope: Scope, plan: Plan | None, cursor: Cursor | None, *, limit: int, vectors: bool) -> Page:
         return await self._runtime.offload(
-            lambda: self._shelf(scope).page(scope, plan, cursor, limit=limit, vectors=vectors)
+            lambda: self._on(scope, lambda shelf: shelf.page(scope, plan, cursor, limit=limit, vectors=vectors))
         )
 
     async def stats(self, scope: Scope) -> Stats:
-        return await self._runtime.offload(lambda: self._shelf(scope).stats(scope))
+        return await self._runtime.offload(lambda: self._on(scope, lambda shelf: shelf.stats(scope)))
 
     async def optimize(self, name: str) -> None:
         self._writable()
-        await self._runtime.offload(lambda: self._shelf(Scope(collection=name)).optimize())
+        await self._runtime.offload(lambda: self._on(Scope(collection=name), lambda shelf: shelf.optimize()))
 
     async def close(self) -> None:
         if self._closed:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,7 +68,11 @@ class Generation:
     @property
     def bytes(self) -> int:
         """Size on disk."""
-        return 0 if self.path is None else sum(entry.stat().st_size for entry in self.path.iterdir())
+        if self.path is None:
+            return 0
+        with suppress(FileNotFoundError):  # a newer generation, or a drop, has just removed it
+            return sum(entry.stat().st_size for entry in self.path.iterdir())
+        return 0
 
 
 def _digest(path: Path) -> str:

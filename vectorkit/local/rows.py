@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vectorkit.errors import Closed, Corrupt
-from vectorkit.local.sql import connect, translate, typed
+from vectorkit.local.sql import connect, settle, translate, typed
 from vectorkit.types import CollectionSpec
 from vectorkit.words import ADD_WORDS, CREATE_WORDS_OVER_ROWS
 
@@ -105,12 +105,14 @@ class Rows:
 
     def _take(self) -> sqlite3.Connection:
         try:
-            return self._readers.pop()
+            connection = self._readers.pop()
         except IndexError:
             if self._closed:
                 raise Closed(f"{self.shown}: the handle was closed") from None
             with typed(self.shown):
                 return connect(self.path, read_only=True)
+        settle(connection)
+        return connection
 
     def _give(self, connection: sqlite3.Connection) -> None:
         if self._closed:
@@ -167,8 +169,9 @@ class Rows:
         """One durable transaction of the writer; rolled back whole when the block raises."""
         before = self.seq, self.rid, self.epoch
         with typed(self.shown):
-            self.writer.execute("BEGIN IMMEDIATE")
+            settle(self.writer)
             try:
+                self.writer.execute("BEGIN IMMEDIATE")
                 yield self.writer
                 if (self.seq, self.rid) != before[:2]:
                     self.writer.executemany(

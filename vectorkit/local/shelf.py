@@ -343,7 +343,10 @@ class Shelf:
                     "SELECT rid, metadata FROM rows WHERE tenant = ? AND id IN (SELECT value FROM json_each(?)) AND expires > ?",
                     (scope.tenant, json.dumps(ids), _now(scope)),
                 ).fetchall()
-                changed = [(rid, change.apply(self._decode(document))) for rid, document in found]
+                current = [(rid, self._decode(document)) for rid, document in found]
+                changed = [
+                    (rid, change.apply(m)) for rid, m in current if change.where is None or change.where.matches(m)
+                ]
                 connection.executemany(
                     "UPDATE rows SET metadata = ?, seq = ? WHERE rid = ?",
                     [(encode(metadata) if metadata else None, rows.seq, rid) for rid, metadata in changed],
@@ -360,8 +363,7 @@ class Shelf:
             rows = self._rows
             with rows.transaction() as connection:
                 if selector.ids is not None:
-                    now = _now(scope)
-                    rids = [rid for rid, _, until in rows.find(scope.tenant, selector.ids) if until > now]
+                    rids = self._among(connection, scope, selector.ids, selector.plan)
                 elif selector.plan is None:
                     rids = [
                         rid
@@ -379,6 +381,14 @@ class Shelf:
             if rids and self._view is not None:
                 self._view = self._view.without(rids, rows.seq)
             return len(rids)
+
+    def _among(self, connection: sqlite3.Connection, scope: Scope, ids: Sequence[str], plan: Plan | None) -> list[int]:
+        """The rids of those ids that are there, and that the filter holds for now."""
+        found = connection.execute(
+            "SELECT rid, metadata FROM rows WHERE tenant = ? AND id IN (SELECT value FROM json_each(?)) AND expires > ?",
+            (scope.tenant, json.dumps(ids), _now(scope)),
+        ).fetchall()
+        return [rid for rid, document in found if plan is None or plan.where.matches(self._decode(document))]
 
     # ------------------------------------------------------------------------------------- reads
 
@@ -412,7 +422,10 @@ class Shelf:
                     "SELECT rid FROM rows WHERE tenant = ? AND id IN (SELECT value FROM json_each(?)) ORDER BY rid",
                     (scope.tenant, json.dumps(ids)),
                 ).fetchall()
-            among[view.slots_of([rid for (rid,) in found])] = True
+            slots = view.slots_of([rid for (rid,) in found])
+            if len(slots) < len(found):  # some of them were written after this view
+                raise _Stale
+            among[slots] = True
             mask = among if mask is None else mask & among
         return mask, view.rows if mask is None else int(np.count_nonzero(mask))
 
@@ -529,7 +542,14 @@ class Shelf:
             if mask is not None:
                 allowed = set(view.rids[: view.rows][mask].tolist()).__contains__
         with self._rows.reading() as connection:
-            ranked = search(connection, query.words, query.k, allowed)
+
+            def check() -> None:
+                """`allowed` was made from the view: a row written since would be left out, so the snapshot must be the same."""
+                (seq,) = connection.execute("SELECT value FROM state WHERE key = 'seq'").fetchone()
+                if int(seq) != view.seq:
+                    raise _Stale
+
+            ranked = search(connection, query.words, query.k, allowed, None if allowed is None else check)
         rows = self._rows.payload([rid for rid, _ in ranked], vectors=query.vectors_back)
         hits = Hits(coverage="exact", path="FTS5, BM25")
         for rid, value in ranked:
@@ -647,10 +667,15 @@ class Shelf:
         norms = None if view.norms is None else view.norms[live]
         return Generation(index, view.rids[live].copy(), calibrate(index, matrix, self.spec.metric, norms))
 
+    @property
+    def dropped(self) -> bool:
+        """Whether the collection was dropped under this handle."""
+        return self._dropped
+
     def drop(self) -> None:
         """Mark as dropped and let go of the files."""
+        self._dropped = True
         with self._lock:
-            self._dropped = True
             self._rows.close()
 
     def close(self) -> None:

@@ -32,6 +32,12 @@ def connect(path: Path, *, read_only: bool, cache_mb: int = 8) -> sqlite3.Connec
     return connection
 
 
+def settle(connection: sqlite3.Connection) -> None:
+    """End a transaction that a Ctrl-C left open between its beginning and the block that would have ended it."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
 @contextmanager
 def typed(shown: str) -> Iterator[None]:
     """SQLite's errors as ours: a full disk is Unavailable, a malformed file Corrupt."""
