@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias
 
+from vectorkit.codec import Metadata
 from vectorkit.filters import Node
 from vectorkit.runtime import Runtime
-from vectorkit.types import Batch, CollectionSpec, Cursor, FloatArray, Hits, Metadata, Page, Record, Stats
+from vectorkit.types import Batch, CollectionSpec, Cursor, FloatArray, Hits, Page, Record, Stats
 
 Mode: TypeAlias = Literal["upsert", "insert", "skip"]
 

@@ -8,8 +8,9 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy.typing as npt
 
 from vectorkit.adapter import Capability
+from vectorkit.codec import Metadata
 from vectorkit.retrieval.fusion import Fusion
-from vectorkit.types import Batch, CollectionSpec, Cursor, Explanation, Hits, Metadata, Record, Stats, WriteResult
+from vectorkit.types import Batch, CollectionSpec, Cursor, Explanation, Hits, Record, Stats, WriteResult
 from vectorkit.verbs import CollectionVerbs, StoreVerbs, Where
 
 Records: TypeAlias = Iterable[Record] | AsyncIterable[Record] | Batch

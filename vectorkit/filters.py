@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
 
-from vectorkit.codec import bad_text, format_datetime, kind_of, to_micros
+from vectorkit.codec import Metadata, bad_text, format_datetime, kind_of, to_micros
 from vectorkit.errors import InvalidFilter
-from vectorkit.types import Metadata, Scalar
+from vectorkit.types import Scalar
 
 MAX_DEPTH = 32
 MAX_TERMS = 10_000

@@ -13,8 +13,7 @@ from typing import Any, Literal, Self, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from vectorkit.codec import Metadata as Metadata
-from vectorkit.codec import decode
+from vectorkit.codec import Metadata, decode
 from vectorkit.errors import DimensionMismatch, InvalidArgument, InvalidRecord
 
 Metric: TypeAlias = Literal["cosine", "dot", "l2"]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from vectorkit.adapter import Capability, Change, KeywordQuery, Mode, Plan, Query, Scope, Selector
 from vectorkit.checked import PAGE, Checked
-from vectorkit.codec import clean_text
+from vectorkit.codec import Metadata, clean_text
 from vectorkit.errors import (
     AlreadyExists,
     Closed,
@@ -32,7 +32,6 @@ from vectorkit.types import (
     Cursor,
     Explanation,
     Hits,
-    Metadata,
     Page,
     Record,
     Stats,

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -374,7 +374,7 @@ def test_ctrl_c_around_a_commit_leaves_the_truth(
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(rows, "writer", Interrupted(rows.writer))
-        calls = {
+        calls: dict[str, Callable[[], object]] = {
             "upsert": lambda: docs.upsert([vk.Record("r5", -x[5], "new", {"n": -1}), vk.Record("new", x[0])]),
             "update": lambda: docs.update(ids=["r5"], set={"n": -1}),
             "delete": lambda: docs.delete(ids=["r5"]),

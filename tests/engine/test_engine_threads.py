@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ def vector(key: int, version: int) -> list[float]:
 
 
 def record(key: int, version: int) -> vk.Record:
-    return vk.Record(f"r{key}", vector(key, version), f"word{version % 3} v{version}", {"key": key, "version": version})
+    return vk.Record(
+        f"r{key}", vector(key, version), f"word{version % 3} v{version} all", {"key": key, "version": version}
+    )
 
 
 @pytest.mark.parametrize("scheme", ["memory", "local", "faiss"])
@@ -49,7 +52,7 @@ def test_readers_and_a_writer(tmp_path: Path, scheme: str) -> None:
                     wrong.append(f"{len(hits)} rows of {wanted} under {where!r} ({hits.path})")
                 for hit in hits:
                     k, version = hit.metadata["key"], hit.metadata["version"]
-                    if hit.id != f"r{k}" or hit.text != f"word{version % 3} v{version}":
+                    if hit.id != f"r{k}" or hit.text != f"word{version % 3} v{version} all":
                         wrong.append(f"torn row {hit}")
                     if hit.vector is None or not np.allclose(hit.vector, vector(k, version)):
                         wrong.append(f"vector of another version in {hit.id}")
@@ -59,6 +62,8 @@ def test_readers_and_a_writer(tmp_path: Path, scheme: str) -> None:
                         wrong.append(f"{hit.metadata} under {where!r}")
                 others = [hit.metadata for hit in docs.keyword("word1", k=5) if hit.metadata["version"] % 3 != 1]
                 wrong.extend(f"keyword gave {metadata}" for metadata in others)
+                if (words := len(docs.keyword("all", k=ROWS, where=F("key") < ROWS))) != ROWS:
+                    wrong.append(f"keyword under a filter gave {words} rows of {ROWS}")
                 (got,) = docs.get([f"r{key}"])
                 if got is None or got.metadata["version"] < before:
                     wrong.append(f"get({key}) after {before}: {got}")
@@ -87,4 +92,71 @@ def test_readers_and_a_writer(tmp_path: Path, scheme: str) -> None:
     assert min(reads) > 10
     assert version > 10
     assert docs.count() == ROWS
+    store.close()
+
+
+@pytest.mark.parametrize("scheme", ["memory", "local"])
+def test_a_filtered_delete_spares_what_changed_meanwhile(tmp_path: Path, scheme: str) -> None:
+    """The filter is on an undeclared field, so the ids are read first and deleted after: each is looked at again."""
+    store = vk.connect("memory://" if scheme == "memory" else f"{scheme}://{tmp_path}")
+    docs = store.create_collection(vk.CollectionSpec("a", dimension=2))
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        docs.upsert([vk.Record(str(n), [1, 0], None, {"tag": "old"}) for n in range(300)])
+        kept: list[str] = []
+
+        def write(kept: list[str] = kept) -> None:
+            for n in range(0, 300, 7):
+                docs.upsert([vk.Record(str(n), [1, 0], None, {"tag": "new"})])
+                kept.append(str(n))
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        for _ in range(5):
+            docs.delete(where=F("tag") == "old")
+        thread.join()
+        assert [record and record.metadata for record in docs.get(kept)] == [{"tag": "new"}] * len(kept)
+    store.close()
+
+
+def test_a_collection_dropped_under_readers_is_not_found(tmp_path: Path) -> None:
+    store = vk.connect(f"faiss://{tmp_path}")
+    spec = vk.CollectionSpec("a", dimension=4, index=vk.HNSW(full_scan_threshold=0))
+    docs = store.create_collection(spec)
+    rows = [vk.Record(str(n), [1.0, n, n * n, 1.0], "word") for n in range(60)]
+    docs.upsert(rows)
+    stop = threading.Event()
+    wrong: list[str] = []
+
+    def repeat(verb: Callable[[], object]) -> None:
+        while not stop.is_set():
+            try:
+                verb()
+            except vk.NotFound:
+                pass
+            except Exception as error:  # noqa: BLE001 - whatever it is, the test reports it
+                wrong.append(repr(error))
+
+    verbs: list[Callable[[], object]] = [
+        lambda: docs.query([1.0] * 4),
+        lambda: docs.keyword("word"),
+        lambda: docs.get(["1"]),
+        lambda: list(docs.scan()),
+        docs.count,
+        docs.stats,
+        docs.optimize,
+        lambda: docs.upsert(rows[:2]),
+    ]
+    threads = [threading.Thread(target=repeat, args=(verb,)) for verb in verbs]
+    for thread in threads:
+        thread.start()
+    for _ in range(10):
+        time.sleep(0.1)
+        store.drop_collection("a")
+        time.sleep(0.01)
+        store.create_collection(spec).upsert(rows)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong[:3] == []
     store.close()
