@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from vectorkit.adapter import Backend, Clock, Target
 from vectorkit.checked import Checked
+from vectorkit.codec import bad_text
 from vectorkit.errors import ConfigError, InvalidArgument
 from vectorkit.runtime import Runtime
 from vectorkit.verbs import StoreVerbs
@@ -42,8 +43,8 @@ async def open_store(
     secret = settings.pop("api_key", "")
     typed = _options(backend, options, settings)
     target = _target(url, backend, typed, read_only, str(secret))
-    adapter = await backend.open(target, runtime)
     ticking = _clock(clock)
+    adapter = await backend.open(target, runtime)
     return StoreVerbs(Checked(adapter, clock=ticking, residual_limit=limit), runtime, clock=ticking, shown=target.shown)
 
 
@@ -116,7 +117,7 @@ def _target(url: str, backend: Backend, options: Any, read_only: bool, secret: s
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in backend.parameters:
             known = ", ".join(sorted(backend.parameters)) or "none"
-            raise ConfigError(f"{scheme}:// takes no parameter {name!r} (known: {known})")
+            raise ConfigError(f"{scheme}:// takes no parameter {_masked(name)!r} (known: {known})")
         if name in parameters:
             raise ConfigError(f"the parameter {name!r} is given twice")
         parameters[name] = value
@@ -137,8 +138,8 @@ def _target(url: str, backend: Backend, options: Any, read_only: bool, secret: s
             try:
                 parts = urlsplit(f"//{place}")
                 port = parts.port
-            except ValueError as error:
-                raise ConfigError(f"{scheme}://: {error}") from None
+            except ValueError:
+                raise ConfigError(f"{scheme}://: host and port cannot be read; write {scheme}://host:port") from None
             return Target(
                 scheme=scheme,
                 host=parts.hostname or "",
@@ -152,13 +153,19 @@ def _target(url: str, backend: Backend, options: Any, read_only: bool, secret: s
             )
 
 
+def _masked(text: str) -> str:
+    """A text for a message without what may be a user and password before its last @."""
+    _, found, rest = text.rpartition("@")
+    return f"***@{rest}" if found else text
+
+
 def _directory(scheme: str, place: str) -> str:
     path = unquote(place)
-    if "\0" in path:
-        raise ConfigError(f"{scheme}://: the path holds a NUL character")
+    if problem := bad_text(path):
+        raise ConfigError(f"{scheme}://: the path {problem}")
     if not path.startswith(("/", "./", "../", "~/")):
         raise ConfigError(
-            f"{scheme}://{path}: write an absolute path ({scheme}:///var/lib/kb) or a relative one ({scheme}://./kb)"
+            f"{scheme}://{_masked(path)}: write an absolute path ({scheme}:///var/lib/kb) or a relative one ({scheme}://./kb)"
         )
     if re.match(r"/[A-Za-z]:[/\\]", path):
         path = path[1:]
@@ -222,7 +229,7 @@ def _profile(name: str) -> dict[str, Any]:
     path = config_path()
     if path is None:
         raise ConfigError(
-            f"{name!r} is no URL (scheme://…), and there is no vectorkit.toml here or above to hold a profile"
+            f"{_masked(name)!r} is no URL (scheme://…), and there is no vectorkit.toml here or above to hold a profile"
         )
     try:
         document = tomllib.loads(path.read_text("utf-8"))
@@ -231,7 +238,7 @@ def _profile(name: str) -> dict[str, Any]:
     stores = document.get("stores", {})
     if not isinstance(stores, dict) or not isinstance(stores.get(name), dict):
         known = ", ".join(sorted(stores)) if isinstance(stores, dict) and stores else "none"
-        raise ConfigError(f"{path.name} has no profile {name!r} (known: {known})")
+        raise ConfigError(f"{path.name} has no profile {_masked(name)!r} (known: {known})")
     base = path.parent
     settings = {key: _expand(key, value) for key, value in stores[name].items()}
     url = settings.get("url")

@@ -181,7 +181,7 @@ class AsyncCollection:
         return await self._verbs.update(ids=ids, where=where, set=set, unset=unset)
 
     async def delete(self, *, ids: Sequence[str] | None = None, where: Where = None, everything: bool = False) -> int:
-        """Delete rows; how many there were. Takes exactly one selector, and no filter that holds for every row."""
+        """Delete rows; how many there were. Takes exactly one selector; an empty filter (`{}`) is refused, say everything=True."""
         return await self._verbs.delete(ids=ids, where=where, everything=everything)
 
     async def count(self, where: Where = None) -> int:

@@ -96,7 +96,8 @@ class _Node(Filter):
         raise AttributeError(f"filters are immutable; cannot set {name}")
 
     def key(self) -> tuple[Any, ...]:
-        names: tuple[str, ...] = type(self).__slots__
+        slots: tuple[str, ...] = type(self).__slots__
+        names = [name for name in slots if not name.startswith("_")]
         return (type(self).__name__, *(_freeze(getattr(self, name)) for name in names))
 
 
@@ -231,52 +232,55 @@ class Compare(Leaf):
 class In(Leaf):
     """The field equals one of the values; no values holds for no row."""
 
-    __slots__ = ("values",)
+    __slots__ = ("_members", "values")
+    _members: frozenset[Any]
     operator = "$in"
     values: tuple[Scalar, ...]
 
     def __init__(self, field: str, values: Iterable[Scalar]) -> None:
         checked = _scalars(values, field, self.operator)
         super().__init__(field, max(1, len(checked)))
-        self._set(values=checked)
+        self._set(values=checked, _members=_members(checked))
 
     def matches(self, metadata: Metadata) -> bool:
         stored = metadata.get(self.field)
-        return any(_equal(stored, value) for value in self.values)
+        return not isinstance(stored, list | tuple | Mapping) and (kind_of(stored), stored) in self._members
 
 
 class ContainsAll(Leaf):
     """The field is a list that holds every one of the values; no values holds for any list."""
 
-    __slots__ = ("values",)
+    __slots__ = ("_members", "values")
+    _members: frozenset[Any]
     operator = "$contains_all"
     values: tuple[Scalar, ...]
 
     def __init__(self, field: str, values: Iterable[Scalar]) -> None:
         checked = _scalars(values, field, self.operator)
         super().__init__(field, max(1, len(checked)))
-        self._set(values=checked)
+        self._set(values=checked, _members=_members(checked))
 
     def matches(self, metadata: Metadata) -> bool:
         stored = metadata.get(self.field)
-        return isinstance(stored, list | tuple) and all(any(_equal(i, v) for i in stored) for v in self.values)
+        return isinstance(stored, list | tuple) and self._members <= _members(stored)
 
 
 class ContainsAny(Leaf):
     """The field is a list that holds one of the values; no values holds for no row."""
 
-    __slots__ = ("values",)
+    __slots__ = ("_members", "values")
+    _members: frozenset[Any]
     operator = "$contains_any"
     values: tuple[Scalar, ...]
 
     def __init__(self, field: str, values: Iterable[Scalar]) -> None:
         checked = _scalars(values, field, self.operator)
         super().__init__(field, max(1, len(checked)))
-        self._set(values=checked)
+        self._set(values=checked, _members=_members(checked))
 
     def matches(self, metadata: Metadata) -> bool:
         stored = metadata.get(self.field)
-        return isinstance(stored, list | tuple) and any(_equal(i, v) for i in stored for v in self.values)
+        return isinstance(stored, list | tuple) and not self._members.isdisjoint(_members(stored))
 
 
 class StartsWith(Leaf):
@@ -454,6 +458,11 @@ def _scalars(values: Any, field: str, operator: str) -> tuple[Any, ...]:
 def _equal(stored: Any, value: Scalar) -> bool:
     """Same kind and equal. Python compares an int with a float exactly, so 2^53+1 is not 2^53."""
     return stored is not None and kind_of(stored) == kind_of(value) and bool(stored == value)
+
+
+def _members(values: Iterable[Any]) -> frozenset[Any]:
+    """Scalars as a set in which kinds stay apart; numbers of either type that are equal hash alike."""
+    return frozenset([(kind_of(value), value) for value in values])
 
 
 def coerce(where: Filter | Mapping[str, Any] | None) -> Node | None:

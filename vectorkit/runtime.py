@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Any, Literal, Protocol, TypeVar
 
-from vectorkit.errors import DeadlineExceeded, InvalidArgument
+from vectorkit.errors import Closed, DeadlineExceeded, InvalidArgument
 
 T = TypeVar("T")
 
@@ -156,6 +156,7 @@ class AsyncRuntime:
     def __init__(self, threads: int = 8) -> None:
         self._threads = threads
         self._pool: Any = None
+        self._closed = False
 
     async def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         result = fn(*args, **kwargs)
@@ -167,6 +168,8 @@ class AsyncRuntime:
     async def offload(self, fn: Callable[[], T]) -> T:
         import asyncio
 
+        if self._closed:
+            raise Closed("the store was closed; connect again")
         if self._pool is None:
             from concurrent.futures import ThreadPoolExecutor
 
@@ -218,6 +221,7 @@ class AsyncRuntime:
             raise DeadlineExceeded(f"the call took longer than {seconds} s") from error
 
     def close(self) -> None:
+        self._closed = True
         if self._pool is not None:
             self._pool.shutdown(wait=True)
             self._pool = None

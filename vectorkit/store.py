@@ -182,7 +182,7 @@ class Collection:
         return drive(self._verbs.update(ids=ids, where=where, set=set, unset=unset))
 
     def delete(self, *, ids: Sequence[str] | None = None, where: Where = None, everything: bool = False) -> int:
-        """Delete rows; how many there were. Takes exactly one selector, and no filter that holds for every row."""
+        """Delete rows; how many there were. Takes exactly one selector; an empty filter (`{}`) is refused, say everything=True."""
         return drive(self._verbs.delete(ids=ids, where=where, everything=everything))
 
     def count(self, where: Where = None) -> int:

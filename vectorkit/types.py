@@ -66,7 +66,7 @@ class HNSW:
         _require_int("HNSW.m", self.m, 2, 512)
         _require_int("HNSW.ef_construction", self.ef_construction, 1, 100_000)
         _require_int("HNSW.full_scan_threshold", self.full_scan_threshold, 0)
-        if self.quantization not in {None, "sq8", "fp16", "pq", "rabitq"}:
+        if self.quantization not in (None, "sq8", "fp16", "pq", "rabitq"):
             raise InvalidArgument(f"HNSW.quantization must be sq8, fp16, pq, rabitq or None, got {self.quantization!r}")
 
 
@@ -84,7 +84,7 @@ class IVF:
             if value is not None:
                 _require_int(f"IVF.{name}", value, 1)
         _require_int("IVF.full_scan_threshold", self.full_scan_threshold, 0)
-        if self.quantization not in {None, "sq8", "fp16", "pq", "rabitq"}:
+        if self.quantization not in (None, "sq8", "fp16", "pq", "rabitq"):
             raise InvalidArgument(f"IVF.quantization must be sq8, fp16, pq, rabitq or None, got {self.quantization!r}")
 
 
@@ -153,6 +153,7 @@ class CollectionSpec:
             raise InvalidArgument(
                 f"tenancy must be None, one of {', '.join(get_args(Tenancy))} or ByField(…), got {self.tenancy!r}"
             )
+        _require_int("generation", self.generation, 0, 2**31 - 1)
         for name in ("expiry", "text"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidArgument(f"{name} must be a bool, got {getattr(self, name)!r}")
@@ -571,8 +572,8 @@ class Cursor:
 class Stats:
     """What a collection holds now.
 
-    rows: live rows. index: what searches it. indexed: rows in the approximate index. tombstones: share of index
-    entries that are deleted (0 to 1). bytes: size by part, on disk or in memory as the key says.
+    rows: live rows. index: what searches it. indexed: rows in the approximate index. tombstones: share of what
+    is held in memory and index that is deleted (0 to 1). bytes: size by part, on disk or in memory as the key says.
     """
 
     rows: int

@@ -112,7 +112,7 @@ class CollectionVerbs:
 
     def __init__(self, store: StoreVerbs, spec: CollectionSpec) -> None:
         self.store = store
-        self.spec = spec
+        self.spec = CollectionSpec.from_json(spec.to_json())  # the caller's own: the store keeps another
         self._top = store.top
         self._scope = Scope(collection=spec.name)
 
@@ -127,7 +127,7 @@ class CollectionVerbs:
         return await self._write(records, "upsert", ttl)
 
     async def insert(self, records: Any, *, on_conflict: Literal["fail", "skip"]) -> WriteResult:
-        if on_conflict not in {"fail", "skip"}:
+        if on_conflict not in ("fail", "skip"):
             raise InvalidArgument(f'on_conflict must be "fail" or "skip", got {on_conflict!r}')
         return await self._write(records, "insert" if on_conflict == "fail" else "skip", None)
 
@@ -377,10 +377,11 @@ def _check_change(set: Any, unset: Any) -> Change:
         raise InvalidArgument(f"set must be a mapping of metadata, got {type(set).__name__}")
     if unset is not None and (isinstance(unset, str | Mapping) or not isinstance(unset, Iterable)):
         raise InvalidArgument(f"unset must be a list of keys, got {unset!r}")
-    gone = tuple(dict.fromkeys(unset or ()))
-    for key in gone:
+    removed = list(unset or ())
+    for key in removed:
         if not isinstance(key, str) or not key:
             raise InvalidArgument(f"unset must hold non-empty strings, got {key!r}")
+    gone = tuple(dict.fromkeys(removed))
     if both := [key for key in gone if key in (set or {})]:
         raise InvalidArgument(f"{both[0]!r} is in both set and unset")
     if not set and not gone:

@@ -40,6 +40,14 @@ def _is_word(character: str) -> bool:
     return character.isalnum() or unicodedata.category(character)[0] == "M" or unicodedata.category(character) == "Co"
 
 
+@lru_cache(maxsize=4096)
+def _folded(character: str) -> str:
+    """What unicode61 makes of a character: lower case, without the one mark it may carry (two stay)."""
+    lower = character.lower()
+    parts = unicodedata.normalize("NFD", lower)
+    return parts[0] if len(parts) == 2 and "\u0300" <= parts[1] <= "\u036f" else lower
+
+
 def split_words(text: str) -> tuple[str, ...]:
     """The distinct words of a text, in order: runs of letters, digits and the marks on them; the rest parts them.
 
@@ -51,7 +59,7 @@ def split_words(text: str) -> tuple[str, ...]:
         spaced = "".join([c if _is_word(c) else " " for c in text])
     distinct: dict[str, str] = {}
     for word in spaced.split():
-        distinct.setdefault(word.casefold(), word)
+        distinct.setdefault(word.lower() if word.isascii() else "".join(map(_folded, word)), word)
     return tuple(distinct.values())
 
 

@@ -198,14 +198,17 @@ class LocalAdapter:
         return await self._runtime.offload(lambda: self._on(scope, lambda shelf: shelf.update(scope, ids, change)))
 
     async def get(self, scope: Scope, ids: Sequence[str], *, vectors: bool) -> list[Record]:
+        self._ours()
         return await self._runtime.offload(
             lambda: self._on(scope, lambda shelf: shelf.get(scope, ids, vectors=vectors))
         )
 
     async def query(self, scope: Scope, query: Query) -> list[Hits]:
+        self._ours()
         return await self._runtime.offload(lambda: self._on(scope, lambda shelf: shelf.query(scope, query)))
 
     async def keyword(self, scope: Scope, query: KeywordQuery) -> Hits:
+        self._ours()
         return await self._runtime.offload(lambda: self._on(scope, lambda shelf: shelf.keyword(scope, query)))
 
     async def delete(self, scope: Scope, selector: Selector) -> int:
@@ -213,14 +216,17 @@ class LocalAdapter:
         return await self._runtime.offload(lambda: self._on(scope, lambda shelf: shelf.delete(scope, selector)))
 
     async def count(self, scope: Scope, plan: Plan | None) -> int:
+        self._ours()
         return await self._runtime.offload(lambda: self._on(scope, lambda shelf: shelf.count(scope, plan)))
 
     async def page(self, scope: Scope, plan: Plan | None, cursor: Cursor | None, *, limit: int, vectors: bool) -> Page:
+        self._ours()
         return await self._runtime.offload(
             lambda: self._on(scope, lambda shelf: shelf.page(scope, plan, cursor, limit=limit, vectors=vectors))
         )
 
     async def stats(self, scope: Scope) -> Stats:
+        self._ours()
         return await self._runtime.offload(lambda: self._on(scope, lambda shelf: shelf.stats(scope)))
 
     async def optimize(self, name: str) -> None:
@@ -233,8 +239,9 @@ class LocalAdapter:
         self._closed = True
         if os.getpid() != self._pid:
             return
-        for shelf in self._shelves.values():
-            shelf.close()
+        with self._lock:
+            for shelf in self._shelves.values():
+                shelf.close()
         self._home.close()
 
 

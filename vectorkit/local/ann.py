@@ -53,15 +53,18 @@ class AnnIndex(Protocol):
         """Rows in the index."""
 
 
+FILES = ("index.bin", "rids.i64", "marks.f32")
 IndexMaker = Callable[[CollectionSpec], AnnIndex | None]
 
 
 @dataclass(slots=True)
 class Generation:
-    """A built index: labels are the slots 0 to n-1 of the state it belongs to. ef_search: the default found for it."""
+    """A built index: labels are the slots 0 to n-1 of the view it belongs to. marks: `marks_of` the rows it was built from.
+    ef_search: the default found for it."""
 
     index: AnnIndex
     rids: npt.NDArray[np.int64]
+    marks: FloatArray
     ef_search: int
     path: Path | None = None
 
@@ -73,6 +76,22 @@ class Generation:
         with suppress(FileNotFoundError):  # a newer generation, or a drop, has just removed it
             return sum(entry.stat().st_size for entry in self.path.iterdir())
         return 0
+
+
+def marks_of(matrix: FloatArray) -> FloatArray:
+    """A number a row, its product with one fixed random direction: another vector has another mark, all but certainly.
+
+    An index says nothing of which vectors it holds; by their marks it is known again beside the rows.
+    """
+    direction = np.random.default_rng(20_090_719).standard_normal(matrix.shape[1]).astype(np.float32)
+    return np.asarray(matrix @ direction, np.float32)
+
+
+def same_marks(matrix: FloatArray, rows: npt.NDArray[np.bool_], marks: FloatArray) -> bool:
+    """Whether those rows of the matrix have these marks, to rounding."""
+    norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
+    slack = 1e-4 * norms * matrix.shape[1] ** 0.5 + 1e-30
+    return bool((np.abs(marks_of(matrix) - marks)[rows] <= slack[rows]).all())
 
 
 def _digest(path: Path) -> str:
@@ -99,7 +118,7 @@ def _expected(spec: CollectionSpec, index: AnnIndex) -> dict[str, Any]:
     }
 
 
-def save_generation(folder: Path, spec: CollectionSpec, generation: Generation, seq: int) -> None:
+def save_generation(folder: Path, spec: CollectionSpec, generation: Generation, *, uid: str, seq: int) -> None:
     """Write a generation to a temporary name, fsync, rename; then remove the older ones. Raises Unavailable."""
     number = 1 + max((n for n, _ in _numbered(folder)), default=0)
     beside = folder / f"new-{number}"
@@ -108,13 +127,15 @@ def save_generation(folder: Path, spec: CollectionSpec, generation: Generation, 
         beside.mkdir(parents=True)
         generation.index.save(beside / "index.bin")
         (beside / "rids.i64").write_bytes(generation.rids.astype("<i8").tobytes())
+        (beside / "marks.f32").write_bytes(generation.marks.astype("<f4").tobytes())
         files = {}
-        for name in ("index.bin", "rids.i64"):
+        for name in FILES:
             _sync(beside / name)
             files[name] = {"size": (beside / name).stat().st_size, "sha256": _digest(beside / name)}
         manifest = {
             **_expected(spec, generation.index),
             "n": generation.index.size(),
+            "uid": uid,
             "seq": seq,
             "max_rid": int(generation.rids[-1]) if len(generation.rids) else 0,
             "ef_search": generation.ef_search,
@@ -141,8 +162,13 @@ def _numbered(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(entry.name), entry) for entry in folder.iterdir() if entry.name.isdigit())
 
 
-def load_generation(folder: Path, spec: CollectionSpec, make: IndexMaker) -> Generation | str | None:
-    """The newest generation if it is whole, else why it cannot be used; None when there is none."""
+def load_generation(
+    folder: Path, spec: CollectionSpec, make: IndexMaker, *, uid: str, seq: int, rid: int
+) -> Generation | str | None:
+    """The newest generation if it is whole and of these rows, else why it cannot be used; None when there is none.
+
+    uid, seq, rid: the identity of the database and how far it has come; an index that knows more is of other rows.
+    """
     numbered = _numbered(folder)
     index = make(spec)
     if not numbered or index is None:
@@ -153,14 +179,25 @@ def load_generation(folder: Path, spec: CollectionSpec, make: IndexMaker) -> Gen
         for key, value in _expected(spec, index).items():
             if manifest[key] != value:
                 return f"its manifest says {key} {manifest[key]!r}, the collection {value!r}"
-        for name in ("index.bin", "rids.i64"):
+        if manifest["uid"] != uid or not manifest["seq"] <= seq or not manifest["max_rid"] <= rid:
+            return "it was made from other rows than these"
+        for name in FILES:
             wanted = manifest["files"][name]
             if (path / name).stat().st_size != wanted["size"] or _digest(path / name) != wanted["sha256"]:
                 return f"{name} is not the file that was written"
+        marks = np.frombuffer((path / "marks.f32").read_bytes(), "<f4").astype(np.float32)
         rids = np.frombuffer((path / "rids.i64").read_bytes(), "<i8").astype(np.int64)
         count, ef_search = manifest["n"], manifest["ef_search"]
-        if type(count) is not int or len(rids) != count or type(ef_search) is not int or ef_search < 1:
+        if (
+            type(count) is not int
+            or len(rids) != count
+            or len(marks) != count
+            or type(ef_search) is not int
+            or ef_search < 1
+        ):
             return "its manifest does not fit its files"
+        if count and int(rids[-1]) != manifest["max_rid"]:
+            return "its rids do not fit its manifest"
         if count > 1 and not (np.diff(rids) > 0).all():
             return "its rids are not ascending"
         index.load(path / "index.bin")
@@ -168,7 +205,7 @@ def load_generation(folder: Path, spec: CollectionSpec, make: IndexMaker) -> Gen
             return f"the index holds {index.size()} rows, its manifest says {count}"
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         return f"{type(error).__name__}: {error}"
-    return Generation(index, rids, ef_search, path)
+    return Generation(index, rids, marks, ef_search, path)
 
 
 def calibrate(index: AnnIndex, matrix: FloatArray, metric: str, norms: npt.NDArray[np.float32] | None) -> int:
@@ -187,16 +224,22 @@ def calibrate(index: AnnIndex, matrix: FloatArray, metric: str, norms: npt.NDArr
     queries = np.concatenate([rows, mixed, drawn]).astype(np.float32)
     if metric == "cosine":
         queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-12)
-    scores = queries @ matrix.T
-    if norms is not None:
-        scores *= 2
-        scores -= norms
-    kth = np.partition(scores, count - k, axis=1)[:, count - k]
-    floor = kth - 1e-5 * np.maximum(1.0, np.abs(kth))
+    floor = np.empty(len(queries), np.float32)
+    for start in range(0, len(queries), 16):  # a few at a time: each costs a float a row
+        scores = queries[start : start + 16] @ matrix.T
+        if norms is not None:
+            scores *= 2
+            scores -= norms
+        kth = np.partition(scores, count - k, axis=1)[:, count - k]
+        floor[start : start + 16] = kth - 1e-5 * np.maximum(1.0, np.abs(kth))
     width = 32
     for width in (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048):
         labels = index.search(queries, k, allowed=None, ef_search=width)
-        found = np.take_along_axis(scores, np.maximum(labels, 0), axis=1) >= floor[:, None]
+        rows_found = np.maximum(labels, 0)
+        near = np.einsum("qd,qkd->qk", queries, matrix[rows_found])
+        if norms is not None:
+            near = 2 * near - norms[rows_found]
+        found = near >= floor[:, None]
         share = (found & (labels >= 0)).reshape(3, 64, k).mean(axis=(1, 2))
         if share[:2].min() >= 0.98 and (share[2] >= 0.98 or width >= 512):
             break

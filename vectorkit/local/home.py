@@ -7,14 +7,14 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vectorkit.errors import AlreadyExists, ConfigError, Corrupt, NotFound, Unavailable, Unsupported
 from vectorkit.local.lock import DirectoryLock
 from vectorkit.local.options import LocalOptions
-from vectorkit.local.sql import connect, typed
+from vectorkit.local.sql import connect, settle, typed
 from vectorkit.types import LAYOUT, CollectionSpec
 
 MARK = {"format": "vectorkit-local", "layout": LAYOUT}
@@ -47,6 +47,16 @@ def write_durably(path: Path, data: bytes) -> None:
     fsync_folder(path.parent)
 
 
+@contextmanager
+def _os_errors(shown: str) -> Iterator[None]:
+    """The operating system's refusals as ours."""
+    try:
+        yield
+    except (OSError, UnicodeEncodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "the path holds a lone surrogate"
+        raise Unavailable(f"{shown!r}: the directory cannot be used: {reason}") from error
+
+
 class Home:
     """An open directory. Raises ConfigError, NotFound, Locked, Corrupt, Unavailable."""
 
@@ -56,6 +66,11 @@ class Home:
         self.read_only = read_only
         self._lock: DirectoryLock | None = None
         self._version = -1
+        with _os_errors(shown):
+            self._open(options)
+
+    def _open(self, options: LocalOptions) -> None:
+        path, shown, read_only = self.path, self.shown, self.read_only
         if read_only:
             if not (path / "vectorkit.json").is_file() or not (path / "catalogue.db").is_file():
                 raise NotFound(f"{shown}: there is no store to read; open it for writing once to make one")
@@ -135,12 +150,12 @@ class Home:
         """Whether another process has changed the catalogue since this was last asked."""
         with typed(self.shown):
             (version,) = self._catalogue.execute("PRAGMA data_version").fetchone()
-        before, self._version = self._version, version
-        return bool(before != version)
+        return bool(version != self._version)
 
     def physicals(self) -> set[str]:
         """The physical names that exist."""
         with typed(self.shown):
+            (self._version,) = self._catalogue.execute("PRAGMA data_version").fetchone()
             return {physical for (physical,) in self._catalogue.execute("SELECT physical FROM collections")}
 
     def folder(self, physical: str) -> Path:
@@ -159,26 +174,31 @@ class Home:
         """The spec of the highest published generation. NotFound, Corrupt, Unsupported for a layout from later."""
         with typed(self.shown):
             row = self._catalogue.execute(
-                "SELECT spec FROM collections WHERE name = ? AND state = 'published' ORDER BY generation DESC LIMIT 1",
+                "SELECT spec, physical FROM collections WHERE name = ? AND state = 'published' ORDER BY generation DESC LIMIT 1",
                 (name,),
             ).fetchone()
         if row is None:
             raise NotFound(f"{self.shown} has no collection {name!r}")
         try:
             document = json.loads(row[0])
-            if document["layout"] != LAYOUT:
-                raise Unsupported(
-                    f"{self.shown}: {name!r} was written with layout {document['layout']!r}; this version reads layout {LAYOUT}"
-                )
-            return CollectionSpec.from_json(document)
+            layout = document["layout"]
+            spec = CollectionSpec.from_json(document) if layout == LAYOUT else None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Corrupt(
                 f"{self.shown}: the spec of {name!r} cannot be read ({error}); restore from a backup"
             ) from error
+        if spec is None:
+            raise Unsupported(
+                f"{self.shown}: {name!r} was written with layout {layout!r}; this version reads layout {LAYOUT}"
+            )
+        if (spec.name, spec.physical) != (name, row[1]):
+            raise Corrupt(f"{self.shown}: the spec of {name!r} is that of another collection; restore from a backup")
+        return spec
 
     def add(self, spec: CollectionSpec, build: Callable[[CollectionSpec, Path], None]) -> CollectionSpec:
         """Make a collection: its folder by `build`, then its catalogue row. AlreadyExists."""
-        with typed(self.shown):
+        with typed(self.shown), _os_errors(self.shown):
+            settle(self._catalogue)
             if self._catalogue.execute("SELECT 1 FROM collections WHERE name = ?", (spec.name,)).fetchone():
                 raise AlreadyExists(f"{self.shown} has a collection {spec.name!r} already")
             (generation,) = self._catalogue.execute(
@@ -202,7 +222,8 @@ class Home:
             except BaseException:
                 if self._catalogue.in_transaction:
                     self._catalogue.execute("ROLLBACK")
-                shutil.rmtree(folder, ignore_errors=True)
+                if made.physical not in self.physicals():  # a Ctrl-C may come right after the commit
+                    shutil.rmtree(folder, ignore_errors=True)
                 raise
             return made
 

@@ -59,19 +59,20 @@ class DirectoryLock:
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, str(os.getpid()).encode(), 0) if hasattr(os, "pwrite") else None
         _held.add(self)
+        self._end = weakref.finalize(self, os.close, self._fd)  # a handle that is dropped unclosed lets go too
 
     def release(self) -> None:
         """Let go; twice is fine."""
         if self._fd is not None:
             fd, self._fd = self._fd, None
             _free(fd)
-            os.close(fd)
+            self._end()
 
     def forget(self) -> None:
         """In a forked child: drop the inherited file, so that the lock lives and dies with the parent."""
         if self._fd is not None:
-            os.close(self._fd)
             self._fd = None
+            self._end()
 
 
 def _owner(fd: int) -> str:

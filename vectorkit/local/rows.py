@@ -4,6 +4,7 @@ Statements are constants and every key and value is bound. One writer; readers e
 """
 
 import json
+import secrets
 import sqlite3
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vectorkit.errors import Closed, Corrupt
+from vectorkit.errors import Closed, Corrupt, VectorkitError
 from vectorkit.local.sql import connect, settle, translate, typed
 from vectorkit.types import CollectionSpec
 from vectorkit.words import ADD_WORDS, CREATE_WORDS_OVER_ROWS
@@ -61,7 +62,13 @@ def create_rows(path: Path, spec: CollectionSpec) -> None:
             connection.execute(CREATE_WORDS_OVER_ROWS)
         connection.executemany(
             "INSERT INTO state VALUES (?, ?)",
-            [("seq", 0), ("rid", 0), ("epoch", 0), ("spec", json.dumps(spec.to_json()))],
+            [
+                ("uid", secrets.token_hex(16)),
+                ("seq", 0),
+                ("rid", 0),
+                ("epoch", 0),
+                ("spec", json.dumps(spec.to_json())),
+            ],
         )
         connection.execute("COMMIT")
     finally:
@@ -84,6 +91,7 @@ class Rows:
         self.read_only = read_only
         self._readers: deque[sqlite3.Connection] = deque()
         self._closed = False
+        self._inside = False
         with typed(shown):
             if not path.is_file():
                 raise Corrupt(f"{shown}: {path.name} is missing; restore the directory from a backup")
@@ -100,6 +108,7 @@ class Rows:
     def _read_state(self) -> None:
         state = dict(self.writer.execute("SELECT key, value FROM state").fetchall())
         self.seq, self.rid, self.epoch = (int(state[key]) for key in ("seq", "rid", "epoch"))
+        self.uid = str(state["uid"])
 
     # ------------------------------------------------------------------------------------- readers
 
@@ -169,7 +178,10 @@ class Rows:
         """One durable transaction of the writer; rolled back whole when the block raises."""
         before = self.seq, self.rid, self.epoch
         with typed(self.shown):
+            if self._inside:
+                raise VectorkitError(f"{self.shown}: a transaction inside a transaction")
             settle(self.writer)
+            self._inside = True
             try:
                 self.writer.execute("BEGIN IMMEDIATE")
                 yield self.writer
@@ -185,6 +197,8 @@ class Rows:
                 else:  # Ctrl-C between the commit and here, or a failed commit: the database knows which
                     self._read_state()
                 raise
+            finally:
+                self._inside = False
 
     def find(self, tenant: str, ids: Sequence[str]) -> list[tuple[int, str, int]]:
         """(rid, id, expires) of the rows that are there, inside a transaction."""

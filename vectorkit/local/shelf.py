@@ -19,7 +19,15 @@ from vectorkit.adapter import Change, KeywordQuery, Mode, Plan, Query, Scope, Se
 from vectorkit.codec import NEVER, decode, encode, from_micros
 from vectorkit.errors import AlreadyExists, Closed, Corrupt, NotFound, Unavailable
 from vectorkit.filters import Node
-from vectorkit.local.ann import Generation, IndexMaker, calibrate, load_generation, save_generation
+from vectorkit.local.ann import (
+    Generation,
+    IndexMaker,
+    calibrate,
+    load_generation,
+    marks_of,
+    same_marks,
+    save_generation,
+)
 from vectorkit.local.columns import Mask
 from vectorkit.local.exact import Slots, overflows, prepare, score, search_many, search_one
 from vectorkit.local.rows import Rows
@@ -74,7 +82,16 @@ class Shelf:
             return self._view
 
     def _load(self) -> View:
-        found = load_generation(self._folder / "index", self.spec, self._make_index)
+        with self._rows.reading() as connection:
+            state = dict(connection.execute("SELECT key, value FROM state").fetchall())
+        found = load_generation(
+            self._folder / "index",
+            self.spec,
+            self._make_index,
+            uid=str(state["uid"]),
+            seq=int(state["seq"]),
+            rid=int(state["rid"]),
+        )
         generation = found if isinstance(found, Generation) else None
         with self._rows.reading() as connection:
             connection.execute("BEGIN")
@@ -83,7 +100,7 @@ class Shelf:
                 view = self._read(connection, generation, int(state["seq"]))
                 if view is None:
                     found, view = (
-                        "rows are there that it does not know",
+                        "it was made from other rows than these",
                         self._read(connection, None, int(state["seq"])),
                     )
             finally:
@@ -139,6 +156,8 @@ class Shelf:
                 dead -= len(rows)
                 payload = payload or loaded.payload
                 largest = max(largest, loaded.largest)
+            if not same_marks(view.matrix[:known], view.alive[:known], generation.marks):
+                return None
             columns = view.columns
             if spec.fields:
                 columns = View.empty(spec).columns
@@ -303,7 +322,7 @@ class Shelf:
                 rows.rid += len(chosen)
                 if view is not None:
                     view = self._staged(view, batch, documents, expires, chosen, first, killed)
-            self._view = view
+            self._view = self._trimmed(view)
             return WriteReport(written=len(chosen), skipped=len(batch) - len(chosen))
 
     def _staged(
@@ -333,12 +352,21 @@ class Shelf:
             payload=payload,
         )
 
+    def _trimmed(self, view: View | None) -> View | None:
+        """The view without the dead slots beyond its index, once they are as many as the live ones: they cost memory."""
+        if view is None or view.dead < 1_024:
+            return view
+        indexed = 0 if view.generation is None else len(view.generation.rids)
+        alive = np.flatnonzero(view.alive[indexed : view.rows]) + indexed
+        if 2 * len(alive) > view.rows - indexed:
+            return view
+        return view.taken(np.concatenate([np.arange(indexed), alive]), view.generation, view.seq)
+
     def update(self, scope: Scope, ids: Sequence[str], change: Change) -> int:
         with self._changing():
             rows = self._rows
             view = self._view
             with rows.transaction() as connection:
-                rows.seq += 1
                 found = connection.execute(
                     "SELECT rid, metadata FROM rows WHERE tenant = ? AND id IN (SELECT value FROM json_each(?)) AND expires > ?",
                     (scope.tenant, json.dumps(ids), _now(scope)),
@@ -347,13 +375,16 @@ class Shelf:
                 changed = [
                     (rid, change.apply(m)) for rid, m in current if change.where is None or change.where.matches(m)
                 ]
+                if not changed:
+                    return 0
+                rows.seq += 1
                 connection.executemany(
                     "UPDATE rows SET metadata = ?, seq = ? WHERE rid = ?",
                     [(encode(metadata) if metadata else None, rows.seq, rid) for rid, metadata in changed],
                 )
                 rids = [rid for rid, _ in changed]
                 rows.journal(rids)
-                if view is not None and changed:
+                if view is not None:
                     view = view.changed(rids, [metadata for _, metadata in changed], rows.seq)
             self._view = view
             return len(changed)
@@ -361,6 +392,7 @@ class Shelf:
     def delete(self, scope: Scope, selector: Selector) -> int:
         with self._changing():
             rows = self._rows
+            view = self.view() if selector.ids is None and selector.plan is not None else None
             with rows.transaction() as connection:
                 if selector.ids is not None:
                     rids = self._among(connection, scope, selector.ids, selector.plan)
@@ -372,14 +404,14 @@ class Shelf:
                         )
                     ]
                 else:
-                    view = self.view()
+                    assert view is not None
                     mask, _ = self._mask(view, scope, selector.plan, None)
                     rids = view.rids[: view.rows].tolist() if mask is None else view.rids[: view.rows][mask].tolist()
                 if rids:
                     rows.seq += 1
                     rows.remove(rids)
             if rids and self._view is not None:
-                self._view = self._view.without(rids, rows.seq)
+                self._view = self._trimmed(self._view.without(rids, rows.seq))
             return len(rids)
 
     def _among(self, connection: sqlite3.Connection, scope: Scope, ids: Sequence[str], plan: Plan | None) -> list[int]:
@@ -510,7 +542,7 @@ class Shelf:
             width = int(width * view.rows / count)
         asked = min(k + 8, indexed)
         labels = generation.index.search(
-            queries, asked, allowed=None if mask is None else mask[:indexed], ef_search=max(width, asked)
+            queries, asked, allowed=None if mask is None else mask[:indexed], ef_search=max(min(width, indexed), asked)
         )
         newer = np.arange(indexed, view.rows)
         if mask is not None:
@@ -621,12 +653,13 @@ class Shelf:
         _, rows = self._mask(view, scope, None, None)
         generation = view.generation
         indexed = 0 if generation is None else len(generation.rids)
-        gone = 0 if not indexed else indexed - int(np.count_nonzero(view.alive[:indexed]))
         sizes = {"database on disk": self._rows.bytes(), "vectors in memory": view.bytes}
         if generation is not None:
             sizes["index on disk"] = generation.bytes
         kind = type(self.spec.index).__name__.lower() if generation is not None else "flat"
-        return Stats(rows=rows, index=kind, indexed=indexed, tombstones=gone / indexed if indexed else 0.0, bytes=sizes)
+        return Stats(
+            rows=rows, index=kind, indexed=indexed, tombstones=view.dead / view.rows if view.rows else 0.0, bytes=sizes
+        )
 
     # ------------------------------------------------------------------------------------- the index
 
@@ -646,10 +679,10 @@ class Shelf:
             current = self._view
             assert current is not None
             kept = np.concatenate([live, np.arange(view.rows, current.rows)])
+            if generation is not None:  # before the epoch rises: a follower that sees the new epoch finds the new index
+                save_generation(self._folder / "index", self.spec, generation, uid=self._rows.uid, seq=self._rows.seq)
             with self._rows.transaction():
                 self._rows.fold()
-            if generation is not None:
-                save_generation(self._folder / "index", self.spec, generation, view.seq)
             self._view = current.taken(kept, generation, current.seq)
             self._epoch = self._rows.epoch
             return self._view
@@ -665,7 +698,9 @@ class Shelf:
         for start in range(BUILD_CHUNK, len(matrix), BUILD_CHUNK):  # in parts, so that Ctrl-C is heard
             index.add(matrix[start : start + BUILD_CHUNK])
         norms = None if view.norms is None else view.norms[live]
-        return Generation(index, view.rids[live].copy(), calibrate(index, matrix, self.spec.metric, norms))
+        return Generation(
+            index, view.rids[live].copy(), marks_of(matrix), calibrate(index, matrix, self.spec.metric, norms)
+        )
 
     @property
     def dropped(self) -> bool:

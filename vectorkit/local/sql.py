@@ -14,8 +14,8 @@ def connect(path: Path, *, read_only: bool, cache_mb: int = 8) -> sqlite3.Connec
     """An autocommit connection: WAL and synchronous=FULL for the writer, query-only for readers."""
     mode = "ro" if read_only else "rwc"
     extra = ""
-    if read_only and not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
-        extra = "&immutable=1"  # a read-only medium: SQLite could not make its shared-memory file
+    if read_only and _is_read_only_medium(path.parent) and not path.with_name(path.name + "-wal").exists():
+        extra = "&immutable=1"  # nobody can write here, and SQLite could not make its shared-memory file
     uri = f"file:{quote(str(path))}?mode={mode}{extra}"
     connection = sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False)
     try:
@@ -30,6 +30,16 @@ def connect(path: Path, *, read_only: bool, cache_mb: int = 8) -> sqlite3.Connec
         connection.close()
         raise
     return connection
+
+
+def _is_read_only_medium(folder: Path) -> bool:
+    """A directory that merely this user may not write is not one: its writer would go unseen."""
+    if not hasattr(os, "statvfs"):
+        return False
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def settle(connection: sqlite3.Connection) -> None:

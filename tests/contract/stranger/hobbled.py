@@ -111,7 +111,9 @@ class HobbledAdapter:
         return _shuffled(found, coverage="exact")
 
     async def delete(self, scope: Scope, selector: Selector) -> int:
-        return await self.inner.delete(scope, replace(selector, plan=_exactly(selector.plan)))
+        return await self.inner.delete(
+            scope, replace(selector, plan=selector.plan if selector.ids is not None else _exactly(selector.plan))
+        )
 
     async def count(self, scope: Scope, plan: Plan | None) -> int:
         return await self.inner.count(scope, _exactly(plan))

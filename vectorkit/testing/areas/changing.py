@@ -12,11 +12,14 @@ import pytest
 import vectorkit as vk
 from vectorkit import F
 from vectorkit.aio import AsyncStore
+from vectorkit.testing.faces import Bench
 from vectorkit.testing.kit import Area, all_ids, contract, ids_of, one, put, raises, rec, rows
+from vectorkit.testing.values import DATETIMES, FIELDS, NOON
 from vectorkit.types import Cursor
 
 EAST = [1.0, 0.0, 0.0, 0.0]
 NORTH = [0.0, 1.0, 0.0, 0.0]
+LATER = DATETIMES[1]
 
 
 class Changing(Area):
@@ -48,11 +51,127 @@ class Changing(Area):
         assert [await docs.count(F("n") == n) for n in (1, 2, 3, 10)] == [0, 0, 2, 0]
         assert await docs.count(F("tags").exists()) == 0
         assert sorted(ids_of(await docs.query(EAST, where=F("n") == 3))) == ["a", "b"]
-        assert ids_of(await docs.query(EAST, k=1)) == ["a"]
+        assert [(h.id, h.text, h.metadata) for h in await docs.query(EAST)] == [
+            ("a", "first words", {"n": 3}),
+            ("b", "second", {"n": 3}),
+        ]
         if store.capability.keyword:
-            assert ids_of(await docs.keyword("first")) == ["a"]
+            assert [(h.id, h.metadata) for h in await docs.keyword("first")] == [("a", {"n": 3})]
             assert ids_of(await docs.keyword("words", where=F("n") == 3)) == ["a"]
         assert await docs.update(ids=["a"], set={"n": 3}) == 1
+
+    @contract
+    async def test_updated_fields_are_filtered_as_they_are(self, store: AsyncStore, bench: Bench) -> None:
+        """Set, replaced and removed values of every declared type: filters see the new state, an absent value never matches."""
+        if store.capability.update == "none":
+            return
+        docs = await self.docs(store, fields=FIELDS)
+        first = {
+            "s": "p",
+            "b": True,
+            "i": 1,
+            "f": 0.5,
+            "t": NOON,
+            "ls": ["p"],
+            "lb": [True],
+            "li": [1],
+            "lf": [0.5],
+            "lt": [NOON],
+        }
+        other = {
+            "s": "q",
+            "b": False,
+            "i": 2,
+            "f": 1.5,
+            "t": LATER,
+            "ls": ["q"],
+            "lb": [False],
+            "li": [2],
+            "lf": [1.5],
+            "lt": [LATER],
+        }
+        unseen = {
+            "s": "z",
+            "i": 9,
+            "f": 9.5,
+            "t": DATETIMES[3],
+            "ls": ["z"],
+            "li": [9],
+            "lf": [9.5],
+            "lt": [DATETIMES[3]],
+        }
+        await put(
+            docs,
+            rec("a", EAST, None, **first),
+            rec("b", EAST, None, **first),
+            rec("c", EAST),
+            rec("d", EAST, None, **first),
+        )
+        assert len(await docs.query(EAST, where=F("s") == "p")) == 3
+        await docs.update(ids=["a"], set=other)
+        await docs.update(ids=["b"], unset=list(first))
+        await docs.update(ids=["c"], set=first)
+        for _ in range(3):
+            for name in first:
+                field = F(name)
+                tests: list[tuple[vk.Filter, list[str]]] = [(field.exists(), ["a", "c", "d"]), (field.missing(), ["b"])]
+                if isinstance(first[name], list):
+                    tests += [(field.contains_all(other[name]), ["a"]), (field.contains_any(first[name]), ["c", "d"])]
+                    tests += [
+                        (field.contains_all([]), ["a", "c", "d"]),
+                        (~field.contains_any(other[name]), ["b", "c", "d"]),
+                    ]
+                    tests += [
+                        (field.contains_any(unseen.get(name, [])), []),
+                        (~field.contains_any(unseen.get(name, [])), ["a", "b", "c", "d"]),
+                    ]
+                else:
+                    tests += [
+                        (field == other[name], ["a"]),
+                        (field != first[name], ["a", "b"]),
+                        (field.in_([first[name]]), ["c", "d"]),
+                    ]
+                    tests += [
+                        (field == unseen.get(name, ""), []),
+                        (field.not_in([unseen.get(name, "")]), ["a", "b", "c", "d"]),
+                    ]
+                if name in {"s", "i", "f", "t"}:
+                    tests += [
+                        (field >= first[name], ["a", "c", "d"]),
+                        (field < other[name], ["c", "d"]),
+                        (~(field <= other[name]), ["b"]),
+                    ]
+                if name == "s":
+                    tests += [(field.startswith(""), ["a", "c", "d"]), (~field.startswith("q"), ["b", "c", "d"])]
+                for where, expected in tests:
+                    assert sorted(ids_of(await docs.query(EAST, where=where))) == expected, where
+                    assert await docs.count(where) == len(expected), where
+            await docs.optimize()
+            if store.capability.durable:
+                store = await bench.reopen(store)
+                docs = await store.collection("docs")
+
+    @contract
+    async def test_bare_rows(self, store: AsyncStore) -> None:
+        """Rows of nothing but a vector come back so, with it when asked, and what an update or upsert adds is seen."""
+        docs = await self.docs(store, dimension=2, metric="l2")
+        await put(docs, *[rec(str(n), [n, 1]) for n in range(9)])
+        for back in (False, True):
+            for hits in (
+                await docs.query([0, 1], k=9, vectors=back),
+                (await docs.query_many([[0, 1]], k=9, vectors=back))[0],
+            ):
+                assert [(h.id, h.text, h.metadata) for h in hits] == [(str(n), None, {}) for n in range(9)]
+                for n, hit in enumerate(hits):
+                    assert (hit.vector is not None) is back
+                    assert not back or hit.vector == pytest.approx([n, 1])
+        if store.capability.update != "none":
+            assert await docs.update(ids=["3"], set={"n": 3}) == 1
+            assert [h.metadata for h in await docs.query([3, 1], k=1)] == [{"n": 3}]
+        await put(docs, rec("4", [4, 1], "words"), rec("5", [5, 1], None, n=5))
+        assert [(h.text, h.metadata) for h in await docs.query([4, 1], k=1)] == [("words", {})]
+        assert [(h.text, h.metadata) for h in await docs.query([5, 1], k=1)] == [(None, {"n": 5})]
+        assert len(await all_ids(docs)) == 9
 
     @contract
     async def test_update_by_filter(self, store: AsyncStore) -> None:
