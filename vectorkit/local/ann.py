@@ -83,7 +83,7 @@ def marks_of(matrix: FloatArray) -> FloatArray:
 
     An index says nothing of which vectors it holds; by their marks it is known again beside the rows.
     """
-    direction = np.random.default_rng(20_090_719).standard_normal(matrix.shape[1]).astype(np.float32)
+    direction = np.asarray(np.random.default_rng(20_090_719).standard_normal(matrix.shape[1]), np.float32)
     return np.asarray(matrix @ direction, np.float32)
 
 

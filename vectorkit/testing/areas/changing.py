@@ -20,6 +20,37 @@ from vectorkit.types import Cursor
 EAST = [1.0, 0.0, 0.0, 0.0]
 NORTH = [0.0, 1.0, 0.0, 0.0]
 LATER = DATETIMES[1]
+OLD: dict[str, Any] = {
+    "s": "p", "b": True, "i": 1, "f": 0.5, "t": NOON, "ls": ["p"], "lb": [True], "li": [1], "lf": [0.5], "lt": [NOON],
+}  # fmt: skip
+NEW: dict[str, Any] = {
+    "s": "q", "b": False, "i": 2, "f": 1.5, "t": LATER, "ls": ["q"], "lb": [False], "li": [2], "lf": [1.5], "lt": [LATER],
+}  # fmt: skip
+UNSEEN: dict[str, Any] = {"s": "z", "b": "z", "i": 9, "f": 9.5, "t": DATETIMES[3]}
+
+
+def _after_the_update(name: str) -> list[tuple[vk.Filter, str]]:
+    """Filters on one field and whose rows they hold for: `a` has the new value, `b` has none, `c` and `d` have the old one."""
+    field, old, new = F(name), OLD[name], NEW[name]
+    tests = [(field.exists(), "acd"), (field.missing(), "b")]
+    if isinstance(old, list):
+        unseen = UNSEEN[name[1]]
+        tests += [(field.contains_all(new), "a"), (field.contains_any(old), "cd"), (field.contains_all([]), "acd")]
+        tests += [(~field.contains_any(new), "bcd"), (field.contains(unseen), ""), (~field.contains(unseen), "abcd")]
+        return tests
+    unseen = UNSEEN[name]
+    tests += [
+        (field == new, "a"),
+        (field != old, "ab"),
+        (field.in_([old]), "cd"),
+        (field == unseen, ""),
+        (field.not_in([unseen]), "abcd"),
+    ]
+    if name != "b":
+        tests += [(field >= old, "acd"), (field < new, "cd"), (~(field <= new), "b")]
+    if name == "s":
+        tests += [(field.startswith(""), "acd"), (~field.startswith("q"), "bcd")]
+    return tests
 
 
 class Changing(Area):
@@ -66,85 +97,15 @@ class Changing(Area):
         if store.capability.update == "none":
             return
         docs = await self.docs(store, fields=FIELDS)
-        first = {
-            "s": "p",
-            "b": True,
-            "i": 1,
-            "f": 0.5,
-            "t": NOON,
-            "ls": ["p"],
-            "lb": [True],
-            "li": [1],
-            "lf": [0.5],
-            "lt": [NOON],
-        }
-        other = {
-            "s": "q",
-            "b": False,
-            "i": 2,
-            "f": 1.5,
-            "t": LATER,
-            "ls": ["q"],
-            "lb": [False],
-            "li": [2],
-            "lf": [1.5],
-            "lt": [LATER],
-        }
-        unseen = {
-            "s": "z",
-            "i": 9,
-            "f": 9.5,
-            "t": DATETIMES[3],
-            "ls": ["z"],
-            "li": [9],
-            "lf": [9.5],
-            "lt": [DATETIMES[3]],
-        }
-        await put(
-            docs,
-            rec("a", EAST, None, **first),
-            rec("b", EAST, None, **first),
-            rec("c", EAST),
-            rec("d", EAST, None, **first),
-        )
+        await put(docs, *[rec(name, EAST, None, **OLD) for name in "abd"], rec("c", EAST))
         assert len(await docs.query(EAST, where=F("s") == "p")) == 3
-        await docs.update(ids=["a"], set=other)
-        await docs.update(ids=["b"], unset=list(first))
-        await docs.update(ids=["c"], set=first)
+        await docs.update(ids=["a"], set=NEW)
+        await docs.update(ids=["b"], unset=list(OLD))
+        await docs.update(ids=["c"], set=OLD)
         for _ in range(3):
-            for name in first:
-                field = F(name)
-                tests: list[tuple[vk.Filter, list[str]]] = [(field.exists(), ["a", "c", "d"]), (field.missing(), ["b"])]
-                if isinstance(first[name], list):
-                    tests += [(field.contains_all(other[name]), ["a"]), (field.contains_any(first[name]), ["c", "d"])]
-                    tests += [
-                        (field.contains_all([]), ["a", "c", "d"]),
-                        (~field.contains_any(other[name]), ["b", "c", "d"]),
-                    ]
-                    tests += [
-                        (field.contains_any(unseen.get(name, [])), []),
-                        (~field.contains_any(unseen.get(name, [])), ["a", "b", "c", "d"]),
-                    ]
-                else:
-                    tests += [
-                        (field == other[name], ["a"]),
-                        (field != first[name], ["a", "b"]),
-                        (field.in_([first[name]]), ["c", "d"]),
-                    ]
-                    tests += [
-                        (field == unseen.get(name, ""), []),
-                        (field.not_in([unseen.get(name, "")]), ["a", "b", "c", "d"]),
-                    ]
-                if name in {"s", "i", "f", "t"}:
-                    tests += [
-                        (field >= first[name], ["a", "c", "d"]),
-                        (field < other[name], ["c", "d"]),
-                        (~(field <= other[name]), ["b"]),
-                    ]
-                if name == "s":
-                    tests += [(field.startswith(""), ["a", "c", "d"]), (~field.startswith("q"), ["b", "c", "d"])]
-                for where, expected in tests:
-                    assert sorted(ids_of(await docs.query(EAST, where=where))) == expected, where
+            for name in OLD:
+                for where, expected in _after_the_update(name):
+                    assert sorted(ids_of(await docs.query(EAST, where=where))) == list(expected), where
                     assert await docs.count(where) == len(expected), where
             await docs.optimize()
             if store.capability.durable:
