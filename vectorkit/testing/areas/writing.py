@@ -368,6 +368,14 @@ class Writing(Area):
         assert ids_of(hits) == ids
         assert [hits[n].score for n in (0, 1, count - 1)] == pytest.approx([0, -1, 1 - count])
         assert len(await docs.query([1, 0], k=count, where=F("free") == 1)) == count // 2
+        points = [1, 4_000, 8_191, 8_192, 8_193, 9_000, 12_001]
+        near = [[ids[n], ids[n - 1], ids[n + 1]] for n in points]
+        for exact in {False, store.capability.exact}:
+            assert [h.ids for h in await docs.query_many([[1, n] for n in points], k=3, exact=exact)] == near
+            odd = await docs.query_many([[1, n - n % 2 + 1] for n in points], k=2, where=F("n") >= 0, exact=exact)
+            assert [h.ids[0] for h in odd] == [ids[n - n % 2 + 1] for n in points]
+            few = await docs.query_many([[1, n] for n in points], k=2, where=F("n").in_(points), exact=exact)
+            assert [h.ids[0] for h in few] == [ids[n] for n in points]
         if store.capability.keyword:
             assert sorted(ids_of(await docs.keyword("word", k=count))) == ids
             assert sorted(ids_of(await docs.hybrid("word", [1, 0], k=count))) == ids
