@@ -72,7 +72,8 @@ def test_on_a_terminal_there_is_a_bar_with_rate_rows_and_time_left(tmp_path: Pat
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal and SIGINT")
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-c", RUN, "demo"]
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a job in the background ignores it
+    command = [sys.executable, "-c", heard + RUN, "demo"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
