@@ -42,9 +42,7 @@ class AdapterContract(Scores, Filtering, Writing, Changing, Metadata, Collection
     @pytest.fixture
     def target(self) -> Any:
         """Where the store under test is."""
-        raise NotImplementedError(
-            "give your contract class a fixture `target` that returns what vectorkit.connect takes"
-        )
+        raise TypeError("give your contract class a fixture `target` that returns what vectorkit.connect takes")
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
