@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -230,3 +231,34 @@ def test_unhashable_arguments_are_invalid_not_type_errors() -> None:
         docs.insert([], on_conflict=[])  # type: ignore[arg-type]
     with pytest.raises(vk.InvalidArgument):
         vk.HNSW(quantization=[])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("moment", ["before the commit", "after the commit"])
+def test_ctrl_c_at_the_commit_of_create_leaves_a_whole_collection_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    with vk.connect(f"local://{tmp_path}") as store:
+        adapter: Any = store._verbs.top.adapter
+
+        class Interrupted:
+            def __init__(self, connection: sqlite3.Connection) -> None:
+                self.connection = connection
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.connection, name)
+
+            def execute(self, statement: str, *values: Any) -> Any:
+                if statement != "COMMIT":
+                    return self.connection.execute(statement, *values)
+                if moment == "after the commit":
+                    self.connection.execute(statement)
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(adapter._home, "_catalogue", Interrupted(adapter._home._catalogue))
+        with pytest.raises(KeyboardInterrupt):
+            store.create_collection(SPEC)
+        monkeypatch.undo()
+        assert store.collections() == (["a"] if moment == "after the commit" else [])
+        docs = store.ensure_collection(SPEC)
+        assert docs.upsert(rows("a", 3, 0)).written == 3
+        assert docs.count() == 3
