@@ -41,7 +41,7 @@ class Capability:
     read_only: bool
     deadline: bool
     ef_search: bool
-    """Whether `ef_search=` changes the search; where it is off and the search is exact it is accepted and has no effect."""
+    """Whether `ef_search=` and `probes=` change the search; where it is off and the search is exact it is accepted and has no effect."""
     indexes: frozenset[str]
     """The index kinds that are built as asked; others are advice."""
     tenancy: frozenset[str] = frozenset()
@@ -92,6 +92,7 @@ class Query:
     vectors_back: bool = False
     exact: bool = False
     ef_search: int | None = None
+    probes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,14 +118,20 @@ class Collection:
         vectors: bool = False,
         exact: bool = False,
         ef_search: int | None = None,
+        probes: int | None = None,
     ) -> Hits:
         """The min(k, matching) nearest rows to a vector of `dimension` numbers, best first.
 
         where: a filter (`F("year") >= 2024`) or its dict form. vectors: return them too. exact: search every row.
-        ef_search: width of a graph search, where the index has one.
+        ef_search: candidates a graph search keeps; probes: lists an inverted file searches. Each has effect where the
+        index is of that kind; by default what was measured for the index.
 
         Raises DimensionMismatch, InvalidFilter, InvalidArgument, Unsupported."""
-        return drive(self._verbs.query(vector, k=k, where=where, vectors=vectors, exact=exact, ef_search=ef_search))
+        return drive(
+            self._verbs.query(
+                vector, k=k, where=where, vectors=vectors, exact=exact, ef_search=ef_search, probes=probes
+            )
+        )
 
     def query_many(
         self,
@@ -137,10 +143,13 @@ class Collection:
         vectors: bool = False,
         exact: bool = False,
         ef_search: int | None = None,
+        probes: int | None = None,
     ) -> list[Hits]:
         """`query` for each row of a (q, d) array, in one request."""
         return drive(
-            self._verbs.query_many(queries, k=k, where=where, return_vectors=vectors, exact=exact, ef_search=ef_search)
+            self._verbs.query_many(
+                queries, k=k, where=where, return_vectors=vectors, exact=exact, ef_search=ef_search, probes=probes
+            )
         )
 
     def keyword(self, text: str, *, k: int = 10, where: Where = None, vectors: bool = False) -> Hits:
@@ -205,9 +214,10 @@ class Collection:
         where: Where = None,
         exact: bool = False,
         ef_search: int | None = None,
+        probes: int | None = None,
     ) -> Explanation:
         """Run a query and tell how it was answered: clause by clause, path, rows fetched, round trips, coverage."""
-        return drive(self._verbs.explain(vector, k=k, where=where, exact=exact, ef_search=ef_search))
+        return drive(self._verbs.explain(vector, k=k, where=where, exact=exact, ef_search=ef_search, probes=probes))
 
     def scan(self, where: Where = None, *, vectors: bool = False) -> Iterator[Record]:
         """Every row that matches, each id once, read page by page as it is consumed."""

@@ -218,26 +218,45 @@ class CollectionVerbs:
         return [found.get(str.__str__(id)) for id in given]  # noqa: A001
 
     async def query(
-        self, vector: Any, *, k: int, where: Where, vectors: bool, exact: bool, ef_search: int | None
+        self,
+        vector: Any,
+        *,
+        k: int,
+        where: Where,
+        vectors: bool,
+        exact: bool,
+        ef_search: int | None,
+        probes: int | None,
     ) -> Hits:
         self.store.check_open()
-        query = self._question(as_queries(vector, one=True), k, where, vectors, exact, ef_search)
+        query = self._question(as_queries(vector, one=True), k, where, vectors, exact, ef_search, probes)
         return (await self._top.query(self._scope, query))[0]
 
     async def query_many(
-        self, vectors: Any, *, k: int, where: Where, return_vectors: bool, exact: bool, ef_search: int | None
+        self,
+        vectors: Any,
+        *,
+        k: int,
+        where: Where,
+        return_vectors: bool,
+        exact: bool,
+        ef_search: int | None,
+        probes: int | None,
     ) -> list[Hits]:
         self.store.check_open()
         queries = as_queries(vectors, one=False)
-        query = self._question(queries, k, where, return_vectors, exact, ef_search)
+        query = self._question(queries, k, where, return_vectors, exact, ef_search, probes)
         if not len(queries):
             check_k(k, self.store.capability.store, self.store.capability.max_k)
             return []
         return await self._top.query(self._scope, query)
 
-    def _question(self, queries: Any, k: int, where: Where, vectors: bool, exact: bool, ef_search: int | None) -> Query:
-        if ef_search is not None and (isinstance(ef_search, bool) or not isinstance(ef_search, int) or ef_search < 1):
-            raise InvalidArgument(f"ef_search must be an int of at least 1, got {ef_search!r}")
+    def _question(
+        self, queries: Any, k: int, where: Where, vectors: bool, exact: bool, ef_search: int | None, probes: int | None
+    ) -> Query:
+        for name, width in (("ef_search", ef_search), ("probes", probes)):
+            if width is not None and (isinstance(width, bool) or not isinstance(width, int) or width < 1):
+                raise InvalidArgument(f"{name} must be an int of at least 1, got {width!r}")
         return Query(
             vectors=queries,
             k=k,
@@ -245,6 +264,7 @@ class CollectionVerbs:
             vectors_back=_flag("vectors", vectors),
             exact=_flag("exact", exact),
             ef_search=ef_search,
+            probes=probes,
         )
 
     async def keyword(self, text: str, *, k: int, where: Where, vectors: bool) -> Hits:
@@ -279,7 +299,7 @@ class CollectionVerbs:
             else max(k, check_k(candidates, store, self.store.capability.max_k, "candidates"))
         )
         dense, words = await self.store.runtime.gather(
-            self.query(vector, k=depth, where=where, vectors=vectors, exact=False, ef_search=None),
+            self.query(vector, k=depth, where=where, vectors=vectors, exact=False, ef_search=None, probes=None),
             self.keyword(text, k=depth, where=where, vectors=vectors),
         )
         return fuse_hits([dense, words], RRF() if fusion is None else fusion, k)
@@ -302,9 +322,11 @@ class CollectionVerbs:
         self.store.check_open()
         await self._top.optimize(self.spec.name)
 
-    async def explain(self, vector: Any, *, k: int, where: Where, exact: bool, ef_search: int | None) -> Explanation:
+    async def explain(
+        self, vector: Any, *, k: int, where: Where, exact: bool, ef_search: int | None, probes: int | None
+    ) -> Explanation:
         self.store.check_open()
-        query = self._question(as_queries(vector, one=True), k, where, False, exact, ef_search)
+        query = self._question(as_queries(vector, one=True), k, where, False, exact, ef_search, probes)
         return await self._top.explain(self._scope, query)
 
     # ------------------------------------------------------------------------------------- tenants

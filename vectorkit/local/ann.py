@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,20 +26,29 @@ from vectorkit.types import LAYOUT, CollectionSpec, FloatArray
 class AnnIndex(Protocol):
     """An approximate index over prepared rows (unit vectors under cosine); a row's label is its position.
 
-    Six methods, and `kind`, the name of library and index that stands in the manifest. The engine serialises build, add and load against searches, checks files before `load`, and scores what
-    `search` returns from the full vectors.
+    Six methods. The engine serialises build, add and load against searches, checks files before `load`, and scores what
+    `search` returns from the full vectors, so labels matter and scores do not.
+
+    kind: the name of library and index that stands in the manifest. lossy: it ranks by codes, not by the vectors, so the
+    engine asks for more than k. training: rows of a sample that `build` wants to be trained on, 0 for none. widths: after
+    build or load, the search widths worth trying, ascending: how many candidates a graph keeps, how many lists are probed.
     """
 
     kind: str
+    lossy: bool
+    training: int
 
-    def build(self, vectors: FloatArray) -> None:
-        """Make the index from (n, d) rows."""
+    @property
+    def widths(self) -> Sequence[int]: ...
+
+    def build(self, sample: FloatArray, count: int) -> None:
+        """Make an empty index for `count` rows, trained on a (t, d) sample of them (t <= training)."""
 
     def add(self, vectors: FloatArray) -> None:
-        """Append rows; their labels go on from `size()`."""
+        """Append (n, d) rows; their labels go on from `size()`."""
 
     def search(
-        self, queries: FloatArray, k: int, *, allowed: npt.NDArray[np.bool_] | None, ef_search: int
+        self, queries: FloatArray, k: int, *, allowed: npt.NDArray[np.bool_] | None, width: int
     ) -> npt.NDArray[np.int64]:
         """(q, k) labels of near rows among the allowed ones (a mask over labels), -1 where there are fewer."""
 
@@ -47,7 +56,7 @@ class AnnIndex(Protocol):
         """Write one file."""
 
     def load(self, path: Path) -> None:
-        """Read a file that `save` wrote."""
+        """Read a file that `save` wrote. RuntimeError when it is not one of this kind and dimension."""
 
     def size(self) -> int:
         """Rows in the index."""
@@ -60,12 +69,13 @@ IndexMaker = Callable[[CollectionSpec], AnnIndex | None]
 @dataclass(slots=True)
 class Generation:
     """A built index: labels are the slots 0 to n-1 of the view it belongs to. marks: `marks_of` the rows it was built from.
-    ef_search: the default found for it."""
+    width, spare: the defaults found for it: how widely to search, and how many times k to ask for."""
 
     index: AnnIndex
     rids: npt.NDArray[np.int64]
     marks: FloatArray
-    ef_search: int
+    width: int
+    spare: int
     path: Path | None = None
 
     @property
@@ -138,7 +148,8 @@ def save_generation(folder: Path, spec: CollectionSpec, generation: Generation, 
             "uid": uid,
             "seq": seq,
             "max_rid": int(generation.rids[-1]) if len(generation.rids) else 0,
-            "ef_search": generation.ef_search,
+            "width": generation.width,
+            "spare": generation.spare,
             "files": files,
         }
         (beside / "manifest.json").write_text(json.dumps(manifest), "utf-8")
@@ -187,14 +198,9 @@ def load_generation(
                 return f"{name} is not the file that was written"
         marks = np.frombuffer((path / "marks.f32").read_bytes(), "<f4").astype(np.float32)
         rids = np.frombuffer((path / "rids.i64").read_bytes(), "<i8").astype(np.int64)
-        count, ef_search = manifest["n"], manifest["ef_search"]
-        if (
-            type(count) is not int
-            or len(rids) != count
-            or len(marks) != count
-            or type(ef_search) is not int
-            or ef_search < 1
-        ):
+        count, width, spare = manifest["n"], manifest["width"], manifest["spare"]
+        whole = all(type(value) is int and value >= 1 for value in (count, width, spare))
+        if not whole or len(rids) != count or len(marks) != count:
             return "its manifest does not fit its files"
         if count and int(rids[-1]) != manifest["max_rid"]:
             return "its rids do not fit its manifest"
@@ -205,25 +211,21 @@ def load_generation(
             return f"the index holds {index.size()} rows, its manifest says {count}"
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         return f"{type(error).__name__}: {error}"
-    return Generation(index, rids, marks, ef_search, path)
+    return Generation(index, rids, marks, width, spare, path)
 
 
-def calibrate(index: AnnIndex, matrix: FloatArray, metric: str, norms: npt.NDArray[np.float32] | None) -> int:
-    """The smallest of a few search widths that finds 0.98 of the true ten nearest, measured on 192 sampled queries.
+def calibrate(
+    index: AnnIndex, matrix: FloatArray, metric: str, norms: npt.NDArray[np.float32] | None
+) -> tuple[int, int] | None:
+    """The smallest width, then the smallest spare, that find 0.98 of the true ten nearest, measured on 192 sampled queries.
 
     A third are rows, a third midpoints of pairs of rows; a third are drawn from a normal distribution with the rows' means and
-    deviations, as a query from elsewhere would be, and those stop counting beyond a width of 512.
+    deviations, as a query from elsewhere would be, and those stop counting in the last third of the widths. None when an index by
+    codes finds less than 0.95 even so: it does not earn its place on these vectors.
     """
     count = len(matrix)
     k = min(10, count)
-    random = np.random.default_rng(0)
-    rows = matrix[random.integers(0, count, 64)]
-    mixed = (rows + matrix[random.integers(0, count, 64)]) / 2
-    sample = matrix[random.integers(0, count, min(count, 1_000))]
-    drawn = random.normal(sample.mean(axis=0), sample.std(axis=0) + 1e-12, (64, matrix.shape[1]))
-    queries = np.concatenate([rows, mixed, drawn]).astype(np.float32)
-    if metric == "cosine":
-        queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-12)
+    queries = _sampled(matrix, metric)
     floor = np.empty(len(queries), np.float32)
     for start in range(0, len(queries), 16):  # a few at a time: each costs a float a row
         scores = queries[start : start + 16] @ matrix.T
@@ -232,18 +234,47 @@ def calibrate(index: AnnIndex, matrix: FloatArray, metric: str, norms: npt.NDArr
             scores -= norms
         kth = np.partition(scores, count - k, axis=1)[:, count - k]
         floor[start : start + 16] = kth - 1e-5 * np.maximum(1.0, np.abs(kth))
-    width = 32
-    for width in (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048):
-        labels = index.search(queries, k, allowed=None, ef_search=width)
-        rows_found = np.maximum(labels, 0)
-        near = np.einsum("qd,qkd->qk", queries, matrix[rows_found])
-        if norms is not None:
-            near = 2 * near - norms[rows_found]
-        found = near >= floor[:, None]
-        share = (found & (labels >= 0)).reshape(3, 64, k).mean(axis=(1, 2))
-        if share[:2].min() >= 0.98 and (share[2] >= 0.98 or width >= 512):
+
+    def shares(width: int, spare: int) -> npt.NDArray[np.float64]:
+        labels = index.search(queries, min(k * spare, count), allowed=None, width=max(width, k * spare))
+        near = np.empty(labels.shape, np.float32)
+        for at, row in enumerate(labels):
+            rows = np.maximum(row, 0)
+            near[at] = matrix[rows] @ queries[at]
+            if norms is not None:
+                near[at] = 2 * near[at] - norms[rows]
+        found = np.count_nonzero((near >= floor[:, None]) & (labels >= 0), axis=1)
+        return np.asarray((np.minimum(found, k) / k).reshape(3, -1).mean(axis=1))
+
+    spares = (2, 4, 8, 16, 32, 64) if index.lossy else (1,)
+    widths = list(index.widths)
+    found = shares(widths[-1], spares[-1])
+    if index.lossy and found[:2].min() < 0.95:
+        return None
+    width = widths[-1]
+    for at, width in enumerate(widths):
+        share = shares(width, spares[-1])
+        if share[:2].min() >= 0.98 and (share[2] >= 0.98 or 3 * at >= 2 * len(widths)):
             break
-    return width
+    spare = spares[-1]
+    wanted = min(0.98, float(shares(width, spare)[:2].min()))
+    for spare in spares:
+        if shares(width, spare)[:2].min() >= wanted:
+            break
+    return width, spare
+
+
+def _sampled(matrix: FloatArray, metric: str) -> FloatArray:
+    count = len(matrix)
+    random = np.random.default_rng(0)
+    rows = matrix[np.sort(random.integers(0, count, 64))]
+    mixed = (rows + matrix[np.sort(random.integers(0, count, 64))[random.permutation(64)]]) / 2
+    sample = matrix[np.sort(random.integers(0, count, min(count, 1_000)))]
+    drawn = random.normal(sample.mean(axis=0), sample.std(axis=0) + 1e-12, (64, matrix.shape[1]))
+    queries = np.concatenate([rows, mixed, drawn]).astype(np.float32)
+    if metric == "cosine":
+        queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-12)
+    return queries
 
 
 __all__ = ["AnnIndex", "Generation", "IndexMaker", "Slots", "calibrate", "load_generation", "save_generation"]

@@ -33,7 +33,7 @@ from vectorkit.local.exact import Slots, overflows, prepare, score, search_many,
 from vectorkit.local.rows import Rows
 from vectorkit.local.view import View
 from vectorkit.ranking import top
-from vectorkit.types import Batch, CollectionSpec, Cursor, FloatArray, Hits, Page, Record, Stats, make_hit
+from vectorkit.types import IVF, Batch, CollectionSpec, Cursor, FloatArray, Hits, Page, Record, Stats, make_hit
 from vectorkit.validate import expiry_micros
 from vectorkit.words import search
 
@@ -537,13 +537,12 @@ class Shelf:
     ) -> list[list[tuple[int, float]]]:
         indexed = len(generation.rids)
         k = min(query.k, count)
-        width = query.ef_search or generation.ef_search
-        if mask is not None and query.ef_search is None:
+        asked_width = query.probes if isinstance(self.spec.index, IVF) else query.ef_search
+        width = asked_width or generation.width
+        if mask is not None and asked_width is None:
             width = int(width * view.rows / count)
-        asked = min(k + 8, indexed)
-        labels = generation.index.search(
-            queries, asked, allowed=None if mask is None else mask[:indexed], ef_search=max(min(width, indexed), asked)
-        )
+        asked = min(k * generation.spare + 8, indexed)
+        labels = generation.index.search(queries, asked, allowed=None if mask is None else mask[:indexed], width=width)
         newer = np.arange(indexed, view.rows)
         if mask is not None:
             newer = newer[mask[indexed:]]
@@ -694,13 +693,16 @@ class Shelf:
         ):  # float32 distances would overflow: exact search remains
             return None
         matrix = view.matrix[live] if view.dead else view.matrix[: view.rows]
-        index.build(matrix[:BUILD_CHUNK])
-        for start in range(BUILD_CHUNK, len(matrix), BUILD_CHUNK):  # in parts, so that Ctrl-C is heard
+        count = len(live)
+        picked = np.sort(np.random.default_rng(0).permutation(count)[: index.training])
+        index.build(matrix[picked], count)
+        for start in range(0, count, BUILD_CHUNK):  # in parts, so that Ctrl-C is heard
             index.add(matrix[start : start + BUILD_CHUNK])
         norms = None if view.norms is None else view.norms[live]
-        return Generation(
-            index, view.rids[live].copy(), marks_of(matrix), calibrate(index, matrix, self.spec.metric, norms)
-        )
+        found = calibrate(index, matrix, self.spec.metric, norms)
+        if found is None:
+            return None
+        return Generation(index, view.rids[live].copy(), marks_of(matrix), *found)
 
     @property
     def dropped(self) -> bool:

@@ -24,25 +24,27 @@ class FaissHNSW:
     """faiss.IndexHNSWFlat over prepared vectors: inner product, or squared L2."""
 
     kind = "faiss-hnsw"
+    lossy = False
+    training = 0
+    widths = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
     def __init__(self, spec: CollectionSpec, index: HNSW) -> None:
         self._spec = spec
         self._parameters = index
         self._index: Any = None
 
-    def build(self, vectors: FloatArray) -> None:
+    def build(self, sample: FloatArray, count: int) -> None:
         metric = faiss.METRIC_L2 if self._spec.metric == "l2" else faiss.METRIC_INNER_PRODUCT
         self._index = faiss.IndexHNSWFlat(self._spec.dimension, self._parameters.m, metric)
         self._index.hnsw.efConstruction = self._parameters.ef_construction
-        self._index.add(np.ascontiguousarray(vectors))
 
     def add(self, vectors: FloatArray) -> None:
         self._index.add(np.ascontiguousarray(vectors))
 
     def search(
-        self, queries: FloatArray, k: int, *, allowed: npt.NDArray[np.bool_] | None, ef_search: int
+        self, queries: FloatArray, k: int, *, allowed: npt.NDArray[np.bool_] | None, width: int
     ) -> npt.NDArray[np.int64]:
-        parameters = faiss.SearchParametersHNSW(efSearch=ef_search)  # type: ignore[attr-defined]
+        parameters = faiss.SearchParametersHNSW(efSearch=max(min(width, self.size()), k))  # type: ignore[attr-defined]
         if allowed is not None:  # the bitmap must outlive the search: FAISS keeps a bare pointer to it
             bits = np.packbits(allowed, bitorder="little")
             parameters.sel = selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))
