@@ -13,8 +13,8 @@ from functools import lru_cache
 from vectorkit.ranking import tie_floor
 
 CREATE_WORDS = "CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize='unicode61')"
-CREATE_WORDS_OVER_ROWS = (
-    "CREATE VIRTUAL TABLE words USING fts5(text, content='rows', content_rowid='rid', tokenize='unicode61')"
+CREATE_WORDS_OVER_TEXTS = (
+    "CREATE VIRTUAL TABLE words USING fts5(text, content='texts', content_rowid='rid', tokenize='unicode61')"
 )
 ADD_WORDS = "INSERT INTO words(rowid, text) VALUES (?, ?)"
 REMOVE_WORDS = "INSERT INTO words(words, rowid, text) VALUES ('delete', ?, ?)"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vectorkit.local.exact import prepare, search_many, search_one, squares
+from vectorkit.local.exact import Space, prepare, squares
 from vectorkit.ranking import TIE
 from vectorkit.types import Metric
 
@@ -44,10 +44,12 @@ def test_exact(metric: Metric, scale: float, offset: float, count: int) -> None:
     for share in (1.0, 0.5, 0.02) if count > 1 else (1.0,):
         slots = np.flatnonzero(random.random(count) < share) if share < 1 else None
         every = np.arange(count) if slots is None else slots
-        many = search_many(matrix, norms, largest, ids, prepared, metric, 10, slots)
+        split = int(random.integers(0, count + 1))  # mapped rows, then newer ones: where they part must not show
+        space = Space(metric, matrix[:split], matrix[split:], norms, largest, ids)
+        many = space.search(prepared, 10, slots)
         for at, query in enumerate(queries):
             wanted = brute(x, query, metric, every, ids, 10)
-            one = search_one(matrix, norms, largest, ids, prepared[at], metric, 10, slots)
+            (one,) = space.search(prepared[at : at + 1], 10, slots)
             for found in (one, many[at]):
                 reach = (
                     1.0
@@ -66,8 +68,8 @@ def test_equal_vectors_score_equally() -> None:
     random = np.random.default_rng(3)
     x = random.standard_normal((5_000, 33)).astype(np.float32)
     x[::2] = x[0]
-    found = search_one(
-        prepare(x, "cosine"), None, 1.0, [str(n) for n in range(5_000)], prepare(x[:1], "cosine")[0], "cosine", 50, None
-    )
+    matrix = prepare(x, "cosine")
+    space = Space("cosine", matrix[:1_700], matrix[1_700:], None, 1.0, [str(n) for n in range(5_000)])
+    (found,) = space.search(prepare(x[:1], "cosine"), 50, None)
     assert len({score for _, score in found}) == 1
     assert [slot for slot, _ in found] == sorted(range(0, 5_000, 2), key=str)[:50]

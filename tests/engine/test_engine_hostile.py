@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import hashlib
 import json
 import os
 import shutil
@@ -44,6 +45,9 @@ def test_an_index_from_after_a_restored_backup_is_not_trusted(tmp_path: Path) ->
         docs.upsert(rows("b", 300, 1))
         docs.optimize()
     shutil.copy(tmp_path / "backup", database)
+    with vk.connect(url) as store, pytest.raises(vk.Corrupt, match="end at write 1, 2 were acknowledged"):
+        store.collection("a").count()
+    database.with_suffix(".seal").unlink()  # as the message says: the older rows are wanted
     newer = rows("c", 300, 2)
     with vk.connect(url) as store:
         store.collection("a").upsert(newer)
@@ -102,6 +106,13 @@ def test_a_catalogue_cannot_name_a_folder_elsewhere(tmp_path: Path) -> None:
         document = json.loads(db.execute("SELECT spec FROM collections").fetchone()[0])
         document["generation"] = "1/../../../victim"
         db.execute("UPDATE collections SET spec = ?", (json.dumps(document),))
+    with pytest.raises(vk.Corrupt, match="catalogue.db is damaged"):
+        vk.connect(f"local://{tmp_path}/kb")
+    with db:  # and with a digest that fits
+        said = db.execute("SELECT * FROM collections").fetchall()
+        said += db.execute("SELECT * FROM counters WHERE name <> 'digest' ORDER BY name").fetchall()
+        digest = int.from_bytes(hashlib.sha256(repr(said).encode()).digest()[:7], "big")
+        db.execute("UPDATE counters SET value = ? WHERE name = 'digest'", (digest,))
     db.close()
     with vk.connect(f"local://{tmp_path}/kb") as store, pytest.raises(vk.Corrupt):
         store.drop_collection("a")

@@ -1,26 +1,13 @@
-"""How an approximate index plugs in, and its generations on disk: a cache that is checked before a loader sees it.
+"""How an approximate index plugs into the engine, and how its default search width is found."""
 
-A native loader trusts its file (a flipped byte loads silently, or kills the process), so a manifest with sizes and SHA-256
-stands between.
-"""
-
-import hashlib
-import json
-import os
-import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from vectorkit.errors import Unavailable
-from vectorkit.local.exact import Slots
-from vectorkit.local.home import fsync_folder
-from vectorkit.types import LAYOUT, CollectionSpec, FloatArray
+from vectorkit.types import CollectionSpec, FloatArray
 
 
 class AnnIndex(Protocol):
@@ -62,156 +49,7 @@ class AnnIndex(Protocol):
         """Rows in the index."""
 
 
-FILES = ("index.bin", "rids.i64", "marks.f32")
 IndexMaker = Callable[[CollectionSpec], AnnIndex | None]
-
-
-@dataclass(slots=True)
-class Generation:
-    """A built index: labels are the slots 0 to n-1 of the view it belongs to. marks: `marks_of` the rows it was built from.
-    width, spare: the defaults found for it: how widely to search, and how many times k to ask for."""
-
-    index: AnnIndex
-    rids: npt.NDArray[np.int64]
-    marks: FloatArray
-    width: int
-    spare: int
-    path: Path | None = None
-
-    @property
-    def bytes(self) -> int:
-        """Size on disk."""
-        if self.path is None:
-            return 0
-        with suppress(FileNotFoundError):  # a newer generation, or a drop, has just removed it
-            return sum(entry.stat().st_size for entry in self.path.iterdir())
-        return 0
-
-
-def marks_of(matrix: FloatArray) -> FloatArray:
-    """A number a row, its product with one fixed random direction: another vector has another mark, all but certainly.
-
-    An index says nothing of which vectors it holds; by their marks it is known again beside the rows.
-    """
-    direction = np.asarray(np.random.default_rng(20_090_719).standard_normal(matrix.shape[1]), np.float32)
-    return np.asarray(matrix @ direction, np.float32)
-
-
-def same_marks(matrix: FloatArray, rows: npt.NDArray[np.bool_], marks: FloatArray) -> bool:
-    """Whether those rows of the matrix have these marks, to rounding."""
-    norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
-    slack = 1e-4 * norms * matrix.shape[1] ** 0.5 + 1e-30
-    return bool((np.abs(marks_of(matrix) - marks)[rows] <= slack[rows]).all())
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _expected(spec: CollectionSpec, index: AnnIndex) -> dict[str, Any]:
-    parameters = {k: v for k, v in spec.to_json()["index"].items() if k not in {"kind", "full_scan_threshold"}}
-    return {
-        "layout": LAYOUT,
-        "kind": index.kind,
-        "parameters": parameters,
-        "dimension": spec.dimension,
-        "metric": spec.metric,
-    }
-
-
-def save_generation(folder: Path, spec: CollectionSpec, generation: Generation, *, uid: str, seq: int) -> None:
-    """Write a generation to a temporary name, fsync, rename; then remove the older ones. Raises Unavailable."""
-    number = 1 + max((n for n, _ in _numbered(folder)), default=0)
-    beside = folder / f"new-{number}"
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        beside.mkdir(parents=True)
-        generation.index.save(beside / "index.bin")
-        (beside / "rids.i64").write_bytes(generation.rids.astype("<i8").tobytes())
-        (beside / "marks.f32").write_bytes(generation.marks.astype("<f4").tobytes())
-        files = {}
-        for name in FILES:
-            _sync(beside / name)
-            files[name] = {"size": (beside / name).stat().st_size, "sha256": _digest(beside / name)}
-        manifest = {
-            **_expected(spec, generation.index),
-            "n": generation.index.size(),
-            "uid": uid,
-            "seq": seq,
-            "max_rid": int(generation.rids[-1]) if len(generation.rids) else 0,
-            "width": generation.width,
-            "spare": generation.spare,
-            "files": files,
-        }
-        (beside / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-        _sync(beside / "manifest.json")
-        fsync_folder(beside)
-        final = folder / str(number)
-        beside.rename(final)
-        fsync_folder(folder)
-    except (OSError, RuntimeError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise Unavailable(f"the index could not be written: {error}; the rows are safe, optimize() again") from error
-    generation.path = final
-    for older, path in _numbered(folder):
-        if older != number:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _numbered(folder: Path) -> list[tuple[int, Path]]:
-    if not folder.is_dir():
-        return []
-    return sorted((int(entry.name), entry) for entry in folder.iterdir() if entry.name.isdigit())
-
-
-def load_generation(
-    folder: Path, spec: CollectionSpec, make: IndexMaker, *, uid: str, seq: int, rid: int
-) -> Generation | str | None:
-    """The newest generation if it is whole and of these rows, else why it cannot be used; None when there is none.
-
-    uid, seq, rid: the identity of the database and how far it has come; an index that knows more is of other rows.
-    """
-    numbered = _numbered(folder)
-    index = make(spec)
-    if not numbered or index is None:
-        return None
-    _, path = numbered[-1]
-    try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
-        for key, value in _expected(spec, index).items():
-            if manifest[key] != value:
-                return f"its manifest says {key} {manifest[key]!r}, the collection {value!r}"
-        if manifest["uid"] != uid or not manifest["seq"] <= seq or not manifest["max_rid"] <= rid:
-            return "it was made from other rows than these"
-        for name in FILES:
-            wanted = manifest["files"][name]
-            if (path / name).stat().st_size != wanted["size"] or _digest(path / name) != wanted["sha256"]:
-                return f"{name} is not the file that was written"
-        marks = np.frombuffer((path / "marks.f32").read_bytes(), "<f4").astype(np.float32)
-        rids = np.frombuffer((path / "rids.i64").read_bytes(), "<i8").astype(np.int64)
-        count, width, spare = manifest["n"], manifest["width"], manifest["spare"]
-        whole = all(type(value) is int and value >= 1 for value in (count, width, spare))
-        if not whole or len(rids) != count or len(marks) != count:
-            return "its manifest does not fit its files"
-        if count and int(rids[-1]) != manifest["max_rid"]:
-            return "its rids do not fit its manifest"
-        if count > 1 and not (np.diff(rids) > 0).all():
-            return "its rids are not ascending"
-        index.load(path / "index.bin")
-        if index.size() != count:
-            return f"the index holds {index.size()} rows, its manifest says {count}"
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        return f"{type(error).__name__}: {error}"
-    return Generation(index, rids, marks, width, spare, path)
 
 
 def calibrate(
@@ -275,6 +113,3 @@ def _sampled(matrix: FloatArray, metric: str) -> FloatArray:
     if metric == "cosine":
         queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-12)
     return queries
-
-
-__all__ = ["AnnIndex", "Generation", "IndexMaker", "Slots", "calibrate", "load_generation", "save_generation"]

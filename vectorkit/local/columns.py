@@ -4,6 +4,8 @@ Columns grow by appending beyond what any reader looks at; a change of existing 
 view stays as it was while a writer works.
 """
 
+import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import ge, gt, le, lt
@@ -32,6 +34,7 @@ from vectorkit.filters import (
 )
 
 Mask = npt.NDArray[np.bool_]
+_LARGE = 2**25 if os.name != "nt" else 2**62
 _ORDERS: dict[Order, Callable[[Any, Any], Any]] = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
 
 
@@ -39,7 +42,8 @@ def grown(array: npt.NDArray[Any], used: int, rows: int) -> npt.NDArray[Any]:
     """The array, or a larger copy of its used part, with room for `rows`."""
     if rows <= len(array):
         return array
-    larger = np.empty((max(rows, 2 * len(array), 64), *array.shape[1:]), array.dtype)
+    factor = 8 if array.nbytes > _LARGE else 2  # untouched pages cost nothing where memory is committed when touched
+    larger = np.empty((max(rows, factor * len(array), 64), *array.shape[1:]), array.dtype)
     larger[:used] = array[:used]
     return larger
 
@@ -61,6 +65,12 @@ class Column(Protocol):
 
     def test(self, leaf: AnyLeaf, used: int) -> Mask:
         """Which of the first `used` slots a leaf holds for."""
+
+    def pack(self, used: int) -> dict[str, npt.NDArray[Any]]:
+        """The first `used` slots as plain arrays."""
+
+    def unpack(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Become what `pack` gave. KeyError, ValueError when it is not that."""
 
 
 def _native(value: Any) -> Any:
@@ -115,6 +125,19 @@ class _Numbers:
             case _:
                 return np.zeros(used, np.bool_)
 
+    def pack(self, used: int) -> dict[str, npt.NDArray[Any]]:
+        return {"data": self.data[:used], "present": self.present[:used]}
+
+    def unpack(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.data, self.present = _shaped(arrays, "data", self.data.dtype), _shaped(arrays, "present", np.bool_)
+
+
+def _shaped(arrays: Mapping[str, npt.NDArray[Any]], name: str, dtype: Any) -> npt.NDArray[Any]:
+    array = arrays[name]
+    if array.dtype != dtype or array.ndim != 1:
+        raise ValueError(f"{name} is {array.dtype}, not {np.dtype(dtype)}")
+    return array
+
 
 class _Vocabulary:
     """Distinct values and their codes; only ever appended to."""
@@ -132,6 +155,16 @@ class _Vocabulary:
             self.values.append(value)
             self.codes[value] = found
         return found
+
+    def pack(self) -> npt.NDArray[np.uint8]:
+        return np.frombuffer(json.dumps(self.values).encode(), np.uint8)
+
+    @classmethod
+    def unpack(cls, packed: npt.NDArray[Any]) -> "_Vocabulary":
+        made = cls()
+        made.values = json.loads(packed.tobytes())
+        made.codes = {value: code for code, value in enumerate(made.values)}
+        return made
 
 
 class _Strings:
@@ -191,6 +224,13 @@ class _Strings:
         count = len(values)
         table = np.fromiter((holds(value) for value in values[:count]), np.bool_, count)
         return np.asarray(np.append(table, False)[codes])
+
+    def pack(self, used: int) -> dict[str, npt.NDArray[Any]]:
+        return {"codes": self.codes[:used], "words": self.vocabulary.pack()}
+
+    def unpack(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.codes = _shaped(arrays, "codes", np.int32)
+        self.vocabulary = _Vocabulary.unpack(_shaped(arrays, "words", np.uint8))
 
 
 class _Lists:
@@ -275,6 +315,21 @@ class _Lists:
             mask[slots[slots < used]] = True
         return mask
 
+    def pack(self, used: int) -> dict[str, npt.NDArray[Any]]:
+        inside = self.owners[: self.used] < used
+        return {
+            "present": self.present[:used],
+            "owners": self.owners[: self.used][inside],
+            "codes": self.codes[: self.used][inside],
+            "words": self.vocabulary.pack(),
+        }
+
+    def unpack(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.present, self.codes = _shaped(arrays, "present", np.bool_), _shaped(arrays, "codes", np.int32)
+        self.owners = _shaped(arrays, "owners", np.int64)
+        self.used = len(self.owners)
+        self.vocabulary = _Vocabulary.unpack(_shaped(arrays, "words", np.uint8))
+
 
 _DTYPES: dict[Any, Any] = {int: np.int64, float: np.float64, bool: np.bool_, datetime: np.int64}
 
@@ -319,6 +374,28 @@ class Columns:
     def take(self, slots: npt.NDArray[np.int64]) -> "Columns":
         """New columns of these slots, ascending, renumbered from 0."""
         return Columns({name: column.take(slots) for name, column in self.by_name.items()})
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the columns, their distinct strings apart."""
+        return sum(array.nbytes for column in self.by_name.values() for array in column.pack(2**62).values())
+
+    def pack(self, used: int) -> dict[str, npt.NDArray[Any]]:
+        """The first `used` slots as plain arrays, named by the field's position."""
+        return {
+            f"{at}.{part}": array
+            for at, column in enumerate(self.by_name.values())
+            for part, array in column.pack(used).items()
+        }
+
+    @classmethod
+    def unpack(cls, fields: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> "Columns":
+        """What `pack` gave, for the same fields. KeyError, ValueError when it is not that."""
+        made = cls.empty(fields)
+        for at, column in enumerate(made.by_name.values()):
+            prefix = f"{at}."
+            column.unpack({name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)})
+        return made
 
     def mask(self, node: Node, used: int) -> Mask:
         """The slots that a filter over declared fields holds for."""

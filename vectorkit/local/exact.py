@@ -5,6 +5,7 @@ error, and the final scores are summed row by row, so equal vectors score equall
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -95,126 +96,154 @@ def _pool(scores: npt.NDArray[np.float32], k: int, slack: float, query: FloatArr
     return pool
 
 
-def search_one(
-    matrix: FloatArray,
-    norms: npt.NDArray[np.float32] | None,
-    largest: float,
-    ids: list[str],
-    query: FloatArray,
-    metric: Metric,
-    k: int,
-    slots: Slots | None,
-) -> list[tuple[int, float]]:
-    """The first k (slot, score) of one prepared query over all rows of the matrix, or over some slots of it.
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Prepared vectors by slot, in two arrays: `base`, which may be mapped from a file, then `tail`.
 
-    norms: ‖x‖² of every row, under l2. largest: the largest of them.
+    norms: ‖x‖² of every slot, under l2. largest: the largest of them. ids: by slot.
     """
-    if overflows(query, metric, largest):
-        every = np.arange(len(matrix)) if slots is None else slots
-        return top(_score_all(matrix, every, query, metric), every, ids, k)
-    if slots is not None and len(slots) > max(k, len(matrix) // 8):
-        return _search_most(matrix, norms, largest, ids, query, metric, k, slots)
-    rows = matrix if slots is None else matrix[slots]
-    if len(rows) > 64 or len(rows) > 4 * k:
-        approximate = rows @ query
-        if metric == "l2":
-            assert norms is not None
-            approximate *= 2
-            approximate -= norms if slots is None else norms[slots]
-        pool = _pool(approximate, k, _slack(query, metric, largest), query, metric)
-        chosen = pool if slots is None else slots[pool]
-        return top(_score_all(matrix, chosen, query, metric), chosen, ids, k)
-    chosen = np.arange(len(rows)) if slots is None else slots
-    return top(score(rows, query, metric), chosen, ids, k)
 
+    metric: Metric
+    base: FloatArray
+    tail: FloatArray
+    norms: npt.NDArray[np.float32] | None
+    largest: float
+    ids: list[str]
 
-def _search_most(
-    matrix: FloatArray,
-    norms: npt.NDArray[np.float32] | None,
-    largest: float,
-    ids: list[str],
-    query: FloatArray,
-    metric: Metric,
-    k: int,
-    slots: Slots,
-) -> list[tuple[int, float]]:
-    """Over a large part of the rows it is cheaper to score all of them than to gather those."""
-    approximate = matrix @ query
-    if metric == "l2":
-        assert norms is not None
-        approximate *= 2
-        approximate -= norms
-    chosen = slots[_pool(approximate[slots], k, _slack(query, metric, largest), query, metric)]
-    return top(_score_all(matrix, chosen, query, metric), chosen, ids, k)
+    @property
+    def rows(self) -> int:
+        """How many slots there are."""
+        return len(self.base) + len(self.tail)
 
+    def gather(self, slots: Slots) -> FloatArray:
+        """(n, d) vectors of n slots, copied."""
+        split = len(self.base)
+        if not split:
+            return self.tail.take(slots, 0)
+        if not len(self.tail):
+            return self.base.take(slots, 0)
+        inside = slots < split
+        if inside.all():
+            return self.base.take(slots, 0)
+        out = np.empty((len(slots), self.tail.shape[1]), np.float32)
+        out[inside] = self.base[slots[inside]]
+        out[~inside] = self.tail[slots[~inside] - split]
+        return out
 
-def _score_all(matrix: FloatArray, slots: Slots, query: FloatArray, metric: Metric) -> npt.NDArray[np.float64]:
-    if len(slots) <= BLOCK:
-        return score(matrix[slots], query, metric)
-    parts = [score(matrix[slots[at : at + BLOCK]], query, metric) for at in range(0, len(slots), BLOCK)]
-    return np.concatenate(parts)
+    def run(self, start: int, stop: int) -> FloatArray:
+        """(n, d) vectors of the slots from start to stop, not to be written to."""
+        split = len(self.base)
+        if stop <= split:
+            return self.base[start:stop]
+        if start >= split:
+            return self.tail[start - split : stop - split]
+        return np.concatenate([self.base[start:], self.tail[: stop - split]])
 
+    def overflows(self, queries: FloatArray) -> bool:
+        """Whether float32 arithmetic might leave its range for one of (q, d) queries, so that BLAS cannot be asked."""
+        return self.metric != "cosine" and any(overflows(query, self.metric, self.largest) for query in queries)
 
-def search_many(
-    matrix: FloatArray,
-    norms: npt.NDArray[np.float32] | None,
-    largest: float,
-    ids: list[str],
-    queries: FloatArray,
-    metric: Metric,
-    k: int,
-    slots: Slots | None,
-) -> list[list[tuple[int, float]]]:
-    """`search_one` for each of (q, d) prepared queries, by one matrix product a block of rows."""
-    if len(queries) < 4 or any(overflows(query, metric, largest) for query in queries):
-        return [search_one(matrix, norms, largest, ids, query, metric, k, slots) for query in queries]
-    count = len(matrix) if slots is None else len(slots)
-    if not count:
-        return [[] for _ in queries]
-    slack = np.array([_slack(query, metric, largest) for query in queries])
-    best = np.full((len(queries), k), -np.inf, np.float32)
-    found_rows: list[Slots] = []
-    found_queries: list[Slots] = []
-    found_scores: list[npt.NDArray[np.float32]] = []
-    limit = np.full(len(queries), -np.inf, np.float32)
-    for start in range(0, count, BLOCK):
-        part = slice(start, min(count, start + BLOCK))
-        rows = matrix[part] if slots is None else matrix[slots[part]]
-        scores = queries @ rows.T
-        if metric == "l2":
-            assert norms is not None
-            scores *= 2
-            scores -= norms[part] if slots is None else norms[slots[part]]
-        if np.isneginf(limit).any():  # k rows have not been seen yet: the block's own best give the first limits
-            keep = min(k, scores.shape[1])
-            best = _merge(best, np.partition(scores, scores.shape[1] - keep, axis=1)[:, scores.shape[1] - keep :], k)
-            limit = _limits(best, slack, queries, metric)
-            at = np.flatnonzero(scores >= limit[:, None])
-            which, row = np.divmod(at, scores.shape[1])
-            values = scores.ravel()[at]
+    def scores(self, slots: Slots, query: FloatArray) -> npt.NDArray[np.float64]:
+        """True scores of some slots, in float64."""
+        if len(slots) <= BLOCK:
+            return score(self.gather(slots), query, self.metric)
+        parts = [score(self.gather(slots[at : at + BLOCK]), query, self.metric) for at in range(0, len(slots), BLOCK)]
+        return np.concatenate(parts)
+
+    def search(self, queries: FloatArray, k: int, slots: Slots | None) -> list[list[tuple[int, float]]]:
+        """The first k (slot, score) of each of (q, d) prepared queries over all slots, or over some, ascending."""
+        if len(queries) < 4 or self.overflows(queries):
+            return [self._one(query, k, slots) for query in queries]
+        return self._many(queries, k, slots)
+
+    def _one(self, query: FloatArray, k: int, slots: Slots | None) -> list[tuple[int, float]]:
+        metric = self.metric
+        if metric != "cosine" and overflows(query, metric, self.largest):
+            every = np.arange(self.rows) if slots is None else slots
+            return top(self.scores(every, query), every, self.ids, k)
+        if slots is None or len(slots) > max(k, self.rows // 8):  # scoring all is cheaper than gathering most
+            rough = self._products(query)
+            if slots is not None:
+                rough = rough[slots]
         else:
-            at = np.flatnonzero(scores >= limit[:, None])
-            which, row = np.divmod(at, scores.shape[1])
-            values = scores.ravel()[at]
-            if len(at):
-                best = _merge(best, _heads(which, values, len(queries), k), k)
-                limit = _limits(best, slack, queries, metric)
-        found_queries.append(which)
-        found_rows.append(row + start)
-        found_scores.append(values)
-    which = np.concatenate(found_queries)
-    row = np.concatenate(found_rows)
-    kept = np.concatenate(found_scores) >= limit[which]
-    which, row = which[kept], row[kept]
-    order = np.argsort(which, kind="stable")
-    which, row = which[order], row[order]
-    edges = np.searchsorted(which, np.arange(len(queries) + 1))
-    out = []
-    for number, query in enumerate(queries):
-        pool = row[edges[number] : edges[number + 1]]
+            rows = self.gather(slots)
+            if len(slots) <= 64 and len(slots) <= 4 * k:
+                return top(score(rows, query, metric), slots, self.ids, k)
+            rough = rows @ query
+            if self.norms is not None:
+                rough *= 2
+                rough -= self.norms[slots]
+        pool = _pool(rough, k, _slack(query, metric, self.largest), query, metric)
         chosen = pool if slots is None else slots[pool]
-        out.append(top(_score_all(matrix, chosen, query, metric), chosen, ids, k))
-    return out
+        return top(self.scores(chosen, query), chosen, self.ids, k)
+
+    def _products(self, query: FloatArray) -> FloatArray:
+        """What BLAS makes of all slots: x·q, or 2x·q - ‖x‖² under l2."""
+        if not len(self.base):
+            rough = self.tail @ query
+        elif not len(self.tail):
+            rough = self.base @ query
+        else:
+            rough = np.empty(self.rows, np.float32)
+            np.dot(self.base, query, out=rough[: len(self.base)])
+            np.dot(self.tail, query, out=rough[len(self.base) :])
+        if self.norms is not None:
+            rough *= 2
+            rough -= self.norms
+        return rough
+
+    def _many(self, queries: FloatArray, k: int, slots: Slots | None) -> list[list[tuple[int, float]]]:
+        """By one matrix product a block of rows."""
+        metric, norms, largest = self.metric, self.norms, self.largest
+        count = self.rows if slots is None else len(slots)
+        if not count:
+            return [[] for _ in queries]
+        slack = np.array([_slack(query, metric, largest) for query in queries])
+        best = np.full((len(queries), k), -np.inf, np.float32)
+        found_rows: list[Slots] = []
+        found_queries: list[Slots] = []
+        found_scores: list[npt.NDArray[np.float32]] = []
+        limit = np.full(len(queries), -np.inf, np.float32)
+        for start in range(0, count, BLOCK):
+            part = slice(start, min(count, start + BLOCK))
+            rows = self.run(start, part.stop) if slots is None else self.gather(slots[part])
+            scores = queries @ rows.T
+            if metric == "l2":
+                assert norms is not None
+                scores *= 2
+                scores -= norms[part] if slots is None else norms[slots[part]]
+            if np.isneginf(limit).any():  # k rows have not been seen yet: the block's own best give the first limits
+                keep = min(k, scores.shape[1])
+                best = _merge(
+                    best, np.partition(scores, scores.shape[1] - keep, axis=1)[:, scores.shape[1] - keep :], k
+                )
+                limit = _limits(best, slack, queries, metric)
+                at = np.flatnonzero(scores >= limit[:, None])
+                which, row = np.divmod(at, scores.shape[1])
+                values = scores.ravel()[at]
+            else:
+                at = np.flatnonzero(scores >= limit[:, None])
+                which, row = np.divmod(at, scores.shape[1])
+                values = scores.ravel()[at]
+                if len(at):
+                    best = _merge(best, _heads(which, values, len(queries), k), k)
+                    limit = _limits(best, slack, queries, metric)
+            found_queries.append(which)
+            found_rows.append(row + start)
+            found_scores.append(values)
+        which = np.concatenate(found_queries)
+        row = np.concatenate(found_rows)
+        kept = np.concatenate(found_scores) >= limit[which]
+        which, row = which[kept], row[kept]
+        order = np.argsort(which, kind="stable")
+        which, row = which[order], row[order]
+        edges = np.searchsorted(which, np.arange(len(queries) + 1))
+        out = []
+        for number, query in enumerate(queries):
+            pool = row[edges[number] : edges[number + 1]]
+            chosen = pool if slots is None else slots[pool]
+            out.append(top(self.scores(chosen, query), chosen, self.ids, k))
+        return out
 
 
 def _limits(

@@ -3,8 +3,8 @@
 The catalogue decides what exists: a collection's folder is made before its catalogue row and removed after it.
 """
 
+import hashlib
 import json
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -12,9 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vectorkit.errors import AlreadyExists, ConfigError, Corrupt, NotFound, Unavailable, Unsupported
+from vectorkit.local.files import fsync_folder, write_durably
 from vectorkit.local.lock import DirectoryLock
 from vectorkit.local.options import LocalOptions
-from vectorkit.local.sql import connect, settle, typed
+from vectorkit.local.rows import has_writes
+from vectorkit.local.seal import Seal, Sealed
+from vectorkit.local.sql import annul, connect, settle, typed
 from vectorkit.types import LAYOUT, CollectionSpec
 
 MARK = {"format": "vectorkit-local", "layout": LAYOUT}
@@ -23,28 +26,6 @@ MARK = {"format": "vectorkit-local", "layout": LAYOUT}
 def folder_name(physical: str) -> str:
     """A physical name as a folder name that stays distinct where case does not: `A` is written `=a`."""
     return "".join("=" + c.lower() if c.isupper() else c for c in physical)
-
-
-def fsync_folder(path: Path) -> None:
-    """Make renames in a folder durable (no such thing on Windows)."""
-    if os.name == "nt":
-        return
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """A whole file or none: written beside, fsynced, renamed."""
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    fsync_folder(path.parent)
 
 
 @contextmanager
@@ -79,10 +60,13 @@ class Home:
             self._lock = DirectoryLock(path / "lock", shown, options.lock_timeout)
         try:
             self._check_mark()
+            self._seal = Seal(path / "catalogue.db")
             with typed(shown):
+                sealed = self._seal.read()
+                fresh = not read_only and self._fresh()
                 self._catalogue = connect(path / "catalogue.db", read_only=read_only)
             try:
-                self._prepare()
+                self._prepare(sealed, fresh=fresh)
             except BaseException:
                 self._catalogue.close()
                 raise
@@ -119,9 +103,21 @@ class Home:
         if found.get("layout") != LAYOUT:
             raise Unsupported(f"{self.shown} has layout {found.get('layout')!r}; this version reads layout {LAYOUT}")
 
-    def _prepare(self) -> None:
+    def _fresh(self) -> bool:
+        """Whether a catalogue is to be made: never over collections that are there."""
+        path = self.path / "catalogue.db"
+        if path.exists() and path.stat().st_size:
+            return False
+        if any((self.path / "c").glob("*/rows.db")) and not path.with_name("catalogue.db-wal").exists():
+            raise Corrupt(
+                f"{self.shown}: catalogue.db is {'empty' if path.exists() else 'missing'} and collections are there; "
+                "restore the directory from a backup"
+            )
+        return True
+
+    def _prepare(self, sealed: Sealed | None, *, fresh: bool) -> None:
         with typed(self.shown):
-            if not self.read_only:
+            if fresh:
                 self._catalogue.executescript(
                     """
                     BEGIN IMMEDIATE;
@@ -131,20 +127,85 @@ class Home:
                         spec TEXT NOT NULL,
                         PRIMARY KEY (name, generation));
                     CREATE TABLE IF NOT EXISTS counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-                    INSERT OR IGNORE INTO counters VALUES ('generation', 0);
+                    INSERT OR IGNORE INTO counters VALUES ('generation', 0), ('change', 0), ('digest', 0);
                     COMMIT;
                     """
                 )
+                if self._counter("change") == 0:
+                    with self._changing():
+                        pass
+            self._verify(sealed)
+            if not self.read_only:
                 (self.path / "c").mkdir(exist_ok=True)
                 self._sweep()
-            self._catalogue.execute("SELECT count(*) FROM collections").fetchone()
+
+    def _counter(self, name: str) -> int:
+        row = self._catalogue.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
+        return int(row[0])
+
+    def _digest(self) -> int:
+        """Of all that the catalogue says: a damaged one must not decide what exists."""
+        said = self._catalogue.execute("SELECT * FROM collections ORDER BY name, generation").fetchall()
+        said += self._catalogue.execute("SELECT * FROM counters WHERE name <> 'digest' ORDER BY name").fetchall()
+        return int.from_bytes(hashlib.sha256(repr(said).encode()).digest()[:7], "big")
+
+    def _verify(self, sealed: Sealed | None) -> None:
+        try:
+            pages = self._catalogue.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            self._catalogue.execute("BEGIN")
+            try:
+                whole = pages == "ok" and self._digest() == self._counter("digest")
+                change = self._counter("change")
+            finally:
+                self._catalogue.execute("ROLLBACK")
+        except (TypeError, ValueError, sqlite3.OperationalError) as error:  # a table or a row is not there
+            if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):
+                raise
+            whole, change = False, 0
+        if not whole:
+            raise Corrupt(f"{self.shown}: catalogue.db is damaged; restore the directory from a backup")
+        if sealed is not None and sealed.seq > change:
+            raise Corrupt(
+                f"{self.shown}: catalogue.db and its log end at change {change}, {sealed.seq} were made; restore the "
+                "directory from a backup, or remove catalogue.seal to go on with what is there"
+            )
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """A durable change of the catalogue, folded into its file at once, so that its log never holds the only copy for long."""
+        failing = False
+        try:
+            self._catalogue.execute("BEGIN IMMEDIATE")
+            yield
+            self._catalogue.execute("UPDATE counters SET value = value + 1 WHERE name = 'change'")
+            self._catalogue.execute("UPDATE counters SET value = ? WHERE name = 'digest'", (self._digest(),))
+            failing = True
+            self._catalogue.execute("COMMIT")
+            failing = False
+        except BaseException:
+            if self._catalogue.in_transaction:
+                self._catalogue.execute("ROLLBACK")
+            if failing:
+                annul(self._catalogue, "UPDATE counters SET value = value WHERE name = 'generation'")
+            raise
+        self._seal.note("catalogue", self._counter("change"))
+        with suppress(sqlite3.Error):
+            self._catalogue.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _sweep(self) -> None:
         """Remove the folders that no catalogue row names: a create or drop that a crash cut short."""
         wanted = {folder_name(physical) for physical in self.physicals()}
+        given = self._counter("generation")
         for entry in (self.path / "c").iterdir():
-            if entry.name not in wanted:
-                shutil.rmtree(entry, ignore_errors=True)
+            if entry.name in wanted:
+                continue
+            number = entry.name.rpartition("@")[2]
+            if number.isdigit() and int(number) > given and has_writes(entry / "rows.db"):
+                raise Corrupt(
+                    f"{self.shown}: catalogue.db does not know {entry.name!r}, which holds rows; restore the directory "
+                    "from a backup"
+                )
+            shutil.rmtree(entry, ignore_errors=True)
 
     def changed(self) -> bool:
         """Whether another process has changed the catalogue since this was last asked."""
@@ -212,16 +273,13 @@ class Home:
                 build(made, folder)
                 fsync_folder(folder)
                 fsync_folder(folder.parent)
-                self._catalogue.execute("BEGIN IMMEDIATE")
-                self._catalogue.execute("UPDATE counters SET value = ? WHERE name = 'generation'", (generation,))
-                self._catalogue.execute(
-                    "INSERT INTO collections VALUES (?, ?, ?, 'published', ?)",
-                    (made.name, generation, made.physical, json.dumps(made.to_json())),
-                )
-                self._catalogue.execute("COMMIT")
+                with self._changing():
+                    self._catalogue.execute("UPDATE counters SET value = ? WHERE name = 'generation'", (generation,))
+                    self._catalogue.execute(
+                        "INSERT INTO collections VALUES (?, ?, ?, 'published', ?)",
+                        (made.name, generation, made.physical, json.dumps(made.to_json())),
+                    )
             except BaseException:
-                if self._catalogue.in_transaction:
-                    self._catalogue.execute("ROLLBACK")
                 if made.physical not in self.physicals():  # a Ctrl-C may come right after the commit
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -230,7 +288,9 @@ class Home:
     def remove(self, name: str, physical: str) -> None:
         """Forget a collection, then remove its folder."""
         with typed(self.shown):
-            self._catalogue.execute("DELETE FROM collections WHERE name = ?", (name,))
+            settle(self._catalogue)
+            with self._changing():
+                self._catalogue.execute("DELETE FROM collections WHERE name = ?", (name,))
         shutil.rmtree(self.folder(physical), ignore_errors=True)
 
     def _release(self) -> None:
@@ -242,4 +302,5 @@ class Home:
         """Close the catalogue and let go of the lock."""
         with suppress(sqlite3.Error):
             self._catalogue.close()
+        self._seal.release()
         self._release()

@@ -6,6 +6,7 @@ Two opens in one process exclude each other too, because each holds its own open
 import os
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from vectorkit.errors import Locked, Unavailable
@@ -56,8 +57,9 @@ class DirectoryLock:
                     f"{shown} is open for writing elsewhere{owner}; close that handle, or connect with read_only=True"
                 )
             time.sleep(0.02)
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, str(os.getpid()).encode(), 0) if hasattr(os, "pwrite") else None
+        with suppress(OSError):  # a full disk: the number is only for the message
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, str(os.getpid()).encode(), 0) if hasattr(os, "pwrite") else None
         _held.add(self)
         self._end = weakref.finalize(self, os.close, self._fd)  # a handle that is dropped unclosed lets go too
 

@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
+from zlib import crc32
 
 import numpy as np
 
@@ -19,18 +21,20 @@ from vectorkit.adapter import Change, KeywordQuery, Mode, Plan, Query, Scope, Se
 from vectorkit.codec import NEVER, decode, encode, from_micros
 from vectorkit.errors import AlreadyExists, Closed, Corrupt, NotFound, Unavailable
 from vectorkit.filters import Node
-from vectorkit.local.ann import (
-    Generation,
-    IndexMaker,
-    calibrate,
-    load_generation,
-    marks_of,
-    same_marks,
-    save_generation,
-)
+from vectorkit.local.ann import AnnIndex, IndexMaker, calibrate
 from vectorkit.local.columns import Mask
-from vectorkit.local.exact import Slots, overflows, prepare, score, search_many, search_one
-from vectorkit.local.rows import Rows
+from vectorkit.local.exact import Slots, prepare
+from vectorkit.local.generation import (
+    INDEX,
+    TABLE,
+    VECTORS,
+    Draft,
+    Generation,
+    load_generation,
+    mapped,
+    remove_others,
+)
+from vectorkit.local.rows import Rows, head_sum, read_state
 from vectorkit.local.view import View
 from vectorkit.ranking import top
 from vectorkit.types import IVF, Batch, CollectionSpec, Cursor, FloatArray, Hits, Page, Record, Stats, make_hit
@@ -58,7 +62,14 @@ class Shelf:
         self._folder = folder
         self._make_index = make_index
         self._read_only = read_only
-        self._rows = Rows(folder / "rows.db", read_only=read_only, shown=shown, cache_mb=cache_mb, text=spec.text)
+        self._rows = Rows(
+            folder / "rows.db",
+            read_only=read_only,
+            shown=shown,
+            cache_mb=cache_mb,
+            text=spec.text,
+            dimension=spec.dimension,
+        )
         self._lock = threading.RLock()
         self._optimizing = threading.Lock()
         self._view: View | None = None
@@ -82,95 +93,55 @@ class Shelf:
             return self._view
 
     def _load(self) -> View:
-        with self._rows.reading() as connection:
-            state = dict(connection.execute("SELECT key, value FROM state").fetchall())
-        found = load_generation(
-            self._folder / "index",
-            self.spec,
-            self._make_index,
-            uid=str(state["uid"]),
-            seq=int(state["seq"]),
-            rid=int(state["rid"]),
-        )
-        generation = found if isinstance(found, Generation) else None
+        """The rows as they are now: a generation and what came after it, or all of them from the database."""
         with self._rows.reading() as connection:
             connection.execute("BEGIN")
             try:
-                state = dict(connection.execute("SELECT key, value FROM state").fetchall())
-                view = self._read(connection, generation, int(state["seq"]))
-                if view is None:
-                    found, view = (
-                        "it was made from other rows than these",
-                        self._read(connection, None, int(state["seq"])),
-                    )
+                state = read_state(connection, self.shown)
+                view, doubt = self._generation(str(state["generation"]), str(state["uid"]))
+                view = self._caught_up(connection, view, int(state["seq"]))
             finally:
                 connection.execute("ROLLBACK")
-        assert view is not None
         self._epoch = int(state["epoch"])
-        if isinstance(found, str) and not self._read_only:
+        if doubt and not self._read_only:
             self._view = view
             return self._rebuild(view)
         return view
 
-    def _read(self, connection: sqlite3.Connection, generation: Generation | None, seq: int) -> View | None:
-        """All rows into a view over a generation's slots; None when the generation does not fit the rows."""
-        spec = self.spec
-        known = 0 if generation is None else len(generation.rids)
-        last = int(generation.rids[-1]) if generation is not None and known else 0
-        (extra,) = connection.execute("SELECT count(*) FROM rows WHERE rid > ?", (last,)).fetchone()
-        view = View.empty(spec, reserve=known + extra)
-        if generation is not None and known:
-            view.matrix[:known] = 0
-            metadata: list[dict[str, Any]] = [_EMPTY] * known
-            view = view.appended(
-                seq=seq,
-                rids=generation.rids,
-                ids=[""] * known,
-                vectors=np.ones((known, 1), np.float32) * np.ones((1, spec.dimension), np.float32),
-                expires=[NEVER] * known,
-                metadata=None,
-                payload=False,
-            )
-            view.alive[:known] = False
-            dead, payload, largest = known, False, 1.0 if spec.metric == "cosine" else 0.0
-            for rows in self._rows.load(0, connection):
-                rows = [row for row in rows if row[0] <= last]  # noqa: PLW2901
-                if not rows:
-                    break
-                rids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-                slots = np.searchsorted(generation.rids, rids)
-                if not (generation.rids[slots] == rids).all():
-                    return None
-                loaded = self._loaded(rows, rids, seq)
-                view.matrix[slots] = loaded.matrix[: len(rows)]
-                if view.norms is not None and loaded.norms is not None:
-                    view.norms[slots] = loaded.norms[: len(rows)]
-                if view.expires is not None and loaded.expires is not None:
-                    view.expires[slots] = loaded.expires[: len(rows)]
-                view.alive[slots] = True
-                for slot, row in zip(slots.tolist(), rows, strict=True):
-                    view.ids[slot] = row[1]
-                if spec.fields:
-                    for slot, row in zip(slots.tolist(), rows, strict=True):
-                        metadata[slot] = self._decode(row[4])
-                dead -= len(rows)
-                payload = payload or loaded.payload
-                largest = max(largest, loaded.largest)
-            if not same_marks(view.matrix[:known], view.alive[:known], generation.marks):
-                return None
-            columns = view.columns
-            if spec.fields:
-                columns = View.empty(spec).columns
-                columns.append(0, metadata)
-            view = _with(view, dead=dead, payload=payload, largest=largest, columns=columns, generation=generation)
-        for rows in self._rows.load(last, connection):
-            rids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-            view = self._append(view, rows, rids, seq)
-        return _with(view, seq=seq)
+    def _generation(self, id: str, uid: str) -> tuple[View, str | None]:
+        """The view that the generation of this id holds, else an empty one and why."""
+        if not id:
+            return View.empty(self.spec), None
+        found = load_generation(self._folder / "index", id, self.spec, self._make_index, uid=uid)
+        if isinstance(found, tuple):
+            try:
+                return View.of(self.spec, *found), None
+            except (KeyError, ValueError, TypeError) as error:
+                found = str(error)
+        return View.empty(self.spec), found
 
-    def _loaded(self, rows: list[tuple[Any, ...]], rids: Slots, seq: int) -> View:
-        plain = CollectionSpec.from_json({**self.spec.to_json(), "fields": {}}) if self.spec.fields else self.spec
-        return self._append(View.empty(plain), rows, rids, seq)
+    def _caught_up(self, connection: sqlite3.Connection, view: View, seq: int) -> View:
+        """A view with what was committed since it: rows of the journal are gone or have other metadata, higher rids are new."""
+        touched = [r for (r,) in connection.execute("SELECT DISTINCT rid FROM journal WHERE seq > ?", (view.seq,))]
+        if touched and view.rows:
+            still: dict[int, str | None] = {}
+            for start in range(0, len(touched), 500):
+                part = json.dumps(touched[start : start + 500])
+                still.update(
+                    connection.execute(
+                        "SELECT rid, metadata FROM rows WHERE rid IN (SELECT value FROM json_each(?))", (part,)
+                    ).fetchall()
+                )
+            view = view.without([rid for rid in touched if rid not in still], seq)
+            if still:
+                view = view.changed(list(still), [self._decode(document) for document in still.values()], seq)
+        last = int(view.rids[view.rows - 1]) if view.rows else 0
+        if not view.rows:
+            (count,) = connection.execute("SELECT count(*) FROM rows").fetchone()
+            view = View.empty(self.spec, reserve=count)
+        for rows in self._rows.load(last, connection):
+            view = self._append(view, rows, np.fromiter((row[0] for row in rows), np.int64, len(rows)), seq)
+        return replace(view, seq=seq)
 
     def _append(self, view: View, rows: list[tuple[Any, ...]], rids: Slots, seq: int) -> View:
         return view.appended(
@@ -216,27 +187,9 @@ class Shelf:
     def _catch_up(self, connection: sqlite3.Connection, view: View) -> View:
         connection.execute("BEGIN")
         try:
-            state = dict(connection.execute("SELECT key, value FROM state").fetchall())
-            seq = int(state["seq"])
+            state = read_state(connection, self.shown)
             if int(state["epoch"]) == self._epoch:
-                touched = [
-                    r for (r,) in connection.execute("SELECT DISTINCT rid FROM journal WHERE seq > ?", (view.seq,))
-                ]
-                still: dict[int, str | None] = {}
-                for start in range(0, len(touched), 500):
-                    part = json.dumps(touched[start : start + 500])
-                    still.update(
-                        connection.execute(
-                            "SELECT rid, metadata FROM rows WHERE rid IN (SELECT value FROM json_each(?))", (part,)
-                        ).fetchall()
-                    )
-                view = view.without([rid for rid in touched if rid not in still], seq)
-                if still:
-                    view = view.changed(list(still), [self._decode(document) for document in still.values()], seq)
-                last = int(view.rids[view.rows - 1]) if view.rows else 0
-                for rows in self._rows.load(last, connection):
-                    view = self._append(view, rows, np.fromiter((row[0] for row in rows), np.int64, len(rows)), seq)
-                return _with(view, seq=seq)
+                return self._caught_up(connection, view, int(state["seq"]))
         finally:
             connection.execute("ROLLBACK")
         return self._load()
@@ -273,29 +226,20 @@ class Shelf:
             chosen = range(len(batch))
             killed: list[int] = []
             with rows.transaction() as connection:
-                rows.seq += 1
+                seq = rows.next_seq()
                 first = rows.rid + 1
 
                 def insert(which: Sequence[int]) -> None:
                     width = 4 * self.spec.dimension
                     raw = memoryview(np.ascontiguousarray(batch.vectors, "<f4").data).cast("B")
-                    seq, tenant, ids = rows.seq, scope.tenant, batch.ids
-                    rows.add(
-                        [
-                            (
-                                first + n,
-                                tenant,
-                                ids[at],
-                                seq,
-                                expires[at],
-                                documents[at],
-                                texts[at],
-                                raw[at * width : (at + 1) * width],
-                            )
-                            for n, at in enumerate(which)
-                        ],
-                        [(first + n, text) for n, at in enumerate(which) if (text := texts[at]) is not None],
-                    )
+                    tenant, ids = scope.tenant, batch.ids
+                    made = []
+                    for rid, at in enumerate(which, first):
+                        id, until, document, text = ids[at], expires[at], documents[at], texts[at]  # noqa: A001
+                        vector = raw[at * width : (at + 1) * width]
+                        total = head_sum(rid, tenant, id, seq, until, document, text) ^ crc32(vector)
+                        made.append((rid, tenant, id, seq, until, total, document, text, vector))
+                    rows.add(made, [(row[0], row[7]) for row in made if row[7] is not None])
 
                 if mode == "upsert":
                     connection.execute("SAVEPOINT fresh")
@@ -319,7 +263,6 @@ class Shelf:
                     rows.remove(killed)
                     chosen = [at for at, id in enumerate(batch.ids) if id not in live] if live else chosen  # type: ignore[assignment]  # noqa: A001
                     insert(chosen)
-                rows.rid += len(chosen)
                 if view is not None:
                     view = self._staged(view, batch, documents, expires, chosen, first, killed)
             self._view = self._trimmed(view)
@@ -356,11 +299,10 @@ class Shelf:
         """The view without the dead slots beyond its index, once they are as many as the live ones: they cost memory."""
         if view is None or view.dead < 1_024:
             return view
-        indexed = 0 if view.generation is None else len(view.generation.rids)
-        alive = np.flatnonzero(view.alive[indexed : view.rows]) + indexed
-        if 2 * len(alive) > view.rows - indexed:
+        alive = np.flatnonzero(view.alive[view.indexed : view.rows]) + view.indexed
+        if 2 * len(alive) > view.rows - view.indexed:
             return view
-        return view.taken(np.concatenate([np.arange(indexed), alive]), view.generation, view.seq)
+        return view.taken(np.concatenate([np.arange(view.indexed), alive]), view.seq)
 
     def update(self, scope: Scope, ids: Sequence[str], change: Change) -> int:
         with self._changing():
@@ -368,22 +310,19 @@ class Shelf:
             view = self._view
             with rows.transaction() as connection:
                 found = connection.execute(
-                    "SELECT rid, metadata FROM rows WHERE tenant = ? AND id IN (SELECT value FROM json_each(?)) AND expires > ?",
+                    "SELECT rid, id, seq, expires, metadata, text, sum FROM rows "
+                    "WHERE tenant = ? AND id IN (SELECT value FROM json_each(?)) AND expires > ?",
                     (scope.tenant, json.dumps(ids), _now(scope)),
                 ).fetchall()
-                current = [(rid, self._decode(document)) for rid, document in found]
+                current = [(row, self._decode(row[4])) for row in found]
                 changed = [
-                    (rid, change.apply(m)) for rid, m in current if change.where is None or change.where.matches(m)
+                    (row, change.apply(m)) for row, m in current if change.where is None or change.where.matches(m)
                 ]
                 if not changed:
                     return 0
-                rows.seq += 1
-                connection.executemany(
-                    "UPDATE rows SET metadata = ?, seq = ? WHERE rid = ?",
-                    [(encode(metadata) if metadata else None, rows.seq, rid) for rid, metadata in changed],
-                )
-                rids = [rid for rid, _ in changed]
-                rows.journal(rids)
+                rows.next_seq()
+                rows.change(scope.tenant, [(*row, encode(m) if m else None) for row, m in changed])
+                rids = [row[0] for row, _ in changed]
                 if view is not None:
                     view = view.changed(rids, [metadata for _, metadata in changed], rows.seq)
             self._view = view
@@ -408,7 +347,7 @@ class Shelf:
                     mask, _ = self._mask(view, scope, selector.plan, None)
                     rids = view.rids[: view.rows].tolist() if mask is None else view.rids[: view.rows][mask].tolist()
                 if rids:
-                    rows.seq += 1
+                    rows.next_seq()
                     rows.remove(rids)
             if rids and self._view is not None:
                 self._view = self._trimmed(self._view.without(rids, rows.seq))
@@ -511,55 +450,50 @@ class Shelf:
         generation = view.generation
         limit = getattr(self.spec.index, "full_scan_threshold", 0)
         narrow = mask is not None and count < WIDE_SHARE * view.rows
-        plain = generation is None or query.exact or query.ids is not None or count <= max(limit, k) or narrow
-        if plain or any(overflows(vector, self.spec.metric, view.largest) for vector in queries):
-            return self._exact(view, queries, k, mask), "exact", f"exact over {count} of {view.rows} rows"
-        assert generation is not None
-        found = self._approximate(view, generation, queries, query, mask, count)
+        index = None if generation is None else generation.index
+        plain = query.exact or query.ids is not None or count <= max(limit, k) or narrow
+        if generation is None or index is None or plain or view.space.overflows(queries):
+            slots = None if mask is None else np.flatnonzero(mask)
+            return view.space.search(queries, k, slots), "exact", f"exact over {count} of {view.rows} rows"
+        found = self._approximate(view, generation, index, queries, query, mask, count)
         short = [at for at, best in enumerate(found) if len(best) < k]
-        path = f"{type(self.spec.index).__name__} over {len(generation.rids)} rows, exact over {view.rows - len(generation.rids)} newer"
+        path = f"{index.kind} over {view.indexed} rows, exact over {view.rows - view.indexed} newer"
         if short:
-            for at, best in zip(short, self._exact(view, queries[short], k, mask), strict=True):
+            slots = None if mask is None else np.flatnonzero(mask)
+            for at, best in zip(short, view.space.search(queries[short], k, slots), strict=True):
                 found[at] = best
             path += ", exact again where short"
         return found, "complete", path
 
-    def _exact(self, view: View, queries: FloatArray, k: int, mask: Mask | None) -> list[list[tuple[int, float]]]:
-        slots = None if mask is None else np.flatnonzero(mask)
-        matrix = view.matrix[: view.rows]
-        norms = None if view.norms is None else view.norms[: view.rows]
-        if len(queries) == 1:
-            return [search_one(matrix, norms, view.largest, view.ids, queries[0], self.spec.metric, k, slots)]
-        return search_many(matrix, norms, view.largest, view.ids, queries, self.spec.metric, k, slots)
-
     def _approximate(
-        self, view: View, generation: Generation, queries: FloatArray, query: Query, mask: Mask | None, count: int
+        self,
+        view: View,
+        generation: Generation,
+        index: AnnIndex,
+        queries: FloatArray,
+        query: Query,
+        mask: Mask | None,
+        count: int,
     ) -> list[list[tuple[int, float]]]:
-        indexed = len(generation.rids)
+        indexed = view.indexed
         k = min(query.k, count)
         asked_width = query.probes if isinstance(self.spec.index, IVF) else query.ef_search
         width = asked_width or generation.width
         if mask is not None and asked_width is None:
             width = int(width * view.rows / count)
         asked = min(k * generation.spare + 8, indexed)
-        labels = generation.index.search(queries, asked, allowed=None if mask is None else mask[:indexed], width=width)
+        labels = index.search(queries, asked, allowed=None if mask is None else mask[:indexed], width=width)
         newer = np.arange(indexed, view.rows)
         if mask is not None:
             newer = newer[mask[indexed:]]
-        tails = self._tail(view, queries, k, newer)
+        tails = view.space.search(queries, k, newer) if len(newer) else [[] for _ in queries]
         found = []
         for at, vector in enumerate(queries):
-            slots = np.unique(np.concatenate([labels[at][labels[at] >= 0], tails[at]]))
-            found.append(top(score(view.matrix[slots], vector, self.spec.metric), slots, view.ids, k))
+            slots = np.unique(labels[at][labels[at] >= 0])
+            if tails[at]:
+                slots = np.concatenate([slots, [slot for slot, _ in tails[at]]])
+            found.append(top(view.space.scores(slots, vector), slots, view.ids, k))
         return found
-
-    def _tail(self, view: View, queries: FloatArray, k: int, newer: Slots) -> list[Slots]:
-        if not len(newer):
-            return [newer] * len(queries)
-        matrix = view.matrix[: view.rows]
-        norms = None if view.norms is None else view.norms[: view.rows]
-        best = search_many(matrix, norms, view.largest, view.ids, queries, self.spec.metric, k, newer)
-        return [np.array([slot for slot, _ in found], np.int64) for found in best]
 
     def keyword(self, scope: Scope, query: KeywordQuery) -> Hits:
         return self._fresh(lambda view: self._keyword(view, scope, query))
@@ -651,13 +585,26 @@ class Shelf:
         view = self.view()
         _, rows = self._mask(view, scope, None, None)
         generation = view.generation
-        indexed = 0 if generation is None else len(generation.rids)
-        sizes = {"database on disk": self._rows.bytes(), "vectors in memory": view.bytes}
+        index = None if generation is None else generation.index
+        sizes = {
+            "database on disk": self._rows.bytes(),
+            "vectors in memory": view.tail[: view.rows - view.indexed].nbytes,
+            "ids and fields in memory": view.columns.bytes
+            + view.rids.nbytes
+            + sum(map(len, view.ids))
+            + 58 * view.rows,
+        }
         if generation is not None:
-            sizes["index on disk"] = generation.bytes
-        kind = type(self.spec.index).__name__.lower() if generation is not None else "flat"
+            sizes["vectors on disk"] = generation.sizes[VECTORS]
+            sizes["table on disk"] = generation.sizes[TABLE]
+        if generation is not None and index is not None:
+            sizes["index on disk"] = sizes["index in memory"] = generation.sizes[INDEX]
         return Stats(
-            rows=rows, index=kind, indexed=indexed, tombstones=view.dead / view.rows if view.rows else 0.0, bytes=sizes
+            rows=rows,
+            index="flat" if index is None else type(self.spec.index).__name__.lower(),
+            indexed=0 if index is None else view.indexed,
+            tombstones=view.dead / view.rows if view.rows else 0.0,
+            bytes=sizes,
         )
 
     # ------------------------------------------------------------------------------------- the index
@@ -665,44 +612,61 @@ class Shelf:
     def optimize(self) -> None:
         with self._optimizing:
             self._check_open()
-            self._rebuild(self.view())
+            view = self.view()
+            if view.generation is None or view.generation.seq != self._rows.seq or view.generation.index is None:
+                self._rebuild(view)
             with self._lock:
+                self._check_open()
                 self._rows.tidy()
 
     def _rebuild(self, view: View) -> View:
-        """Index the live rows of a view, then publish it over whatever the view has become meanwhile."""
+        """Write the live rows of a view down with an index over them, while readers and writers go on; then publish that over
+        whatever the view has become meanwhile."""
         live = np.flatnonzero(view.alive[: view.rows])
-        generation = self._build(view, live)
+        self._check_open()
+        draft = Draft(self._folder / "index", self.spec, len(live))
+        try:
+            for start in range(0, len(live), BUILD_CHUNK):  # in parts, so that Ctrl-C is heard
+                draft.add(view.space.gather(live[start : start + BUILD_CHUNK]))
+            base = draft.vectors()
+            index, width, spare = self._build(view, live, base)
+            uid = str(self._rows.state["uid"])
+            generation = draft.finish(index, width, spare, view.table(live), uid=uid, seq=view.seq)
+        except Unavailable:
+            self._check_open()  # the folder went because the collection did
+            raise
+        finally:
+            draft.close()
+        base = mapped(self._folder / "index" / generation.id / VECTORS, len(live), self.spec.dimension)
         with self._lock:
             self._check_open()
             current = self._view
-            assert current is not None
-            kept = np.concatenate([live, np.arange(view.rows, current.rows)])
-            if generation is not None:  # before the epoch rises: a follower that sees the new epoch finds the new index
-                save_generation(self._folder / "index", self.spec, generation, uid=self._rows.uid, seq=self._rows.seq)
-            with self._rows.transaction():
-                self._rows.fold()
-            self._view = current.taken(kept, generation, current.seq)
+            if current is None:  # a write was cut short meanwhile: the rows are read afresh, from this generation
+                with self._rows.transaction():
+                    self._rows.fold(generation.id, generation.seq)
+                self._view = self._load()
+            else:
+                kept = np.concatenate([live, np.arange(view.rows, current.rows)])
+                published = current.rebased(kept, generation, base, current.seq)
+                with self._rows.transaction():
+                    self._rows.fold(generation.id, generation.seq)
+                self._view = published
             self._epoch = self._rows.epoch
+            remove_others(self._folder / "index", generation.id)
             return self._view
 
-    def _build(self, view: View, live: Slots) -> Generation | None:
+    def _build(self, view: View, live: Slots, base: FloatArray) -> tuple[AnnIndex | None, int, int]:
+        """An index over the rows with its default width and spare; None when there is none to build, or none that earns its place."""
         index = self._make_index(self.spec)
-        if (
-            index is None or not len(live) or view.largest > 1e30
-        ):  # float32 distances would overflow: exact search remains
-            return None
-        matrix = view.matrix[live] if view.dead else view.matrix[: view.rows]
         count = len(live)
+        if index is None or not count or view.largest > 1e30:  # float32 distances would overflow: exact search remains
+            return None, 0, 0
         picked = np.sort(np.random.default_rng(0).permutation(count)[: index.training])
-        index.build(matrix[picked], count)
-        for start in range(0, count, BUILD_CHUNK):  # in parts, so that Ctrl-C is heard
-            index.add(matrix[start : start + BUILD_CHUNK])
-        norms = None if view.norms is None else view.norms[live]
-        found = calibrate(index, matrix, self.spec.metric, norms)
-        if found is None:
-            return None
-        return Generation(index, view.rids[live].copy(), marks_of(matrix), *found)
+        index.build(base[picked], count)
+        for start in range(0, count, BUILD_CHUNK):
+            index.add(base[start : start + BUILD_CHUNK])
+        found = calibrate(index, base, self.spec.metric, None if view.norms is None else view.norms[live])
+        return (None, 0, 0) if found is None else (index, *found)
 
     @property
     def dropped(self) -> bool:
@@ -724,12 +688,6 @@ class Shelf:
 def _now(scope: Scope) -> int:
     """The instant that expiries are compared with: before all of them where rows do not expire."""
     return -(2**63) if scope.now is None else scope.now
-
-
-def _with(view: View, **changes: Any) -> View:
-    from dataclasses import replace
-
-    return replace(view, **changes)
 
 
 __all__ = ["Closed", "Shelf"]

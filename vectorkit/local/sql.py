@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -48,6 +48,18 @@ def settle(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
+def annul(connection: sqlite3.Connection, harmless: str) -> None:
+    """After a commit that failed: its frames may stand whole in the log, and the next recovery would take them for committed.
+    Writing anything over them breaks their chain of checksums (https://www.sqlite.org/walformat.html), whether or not it commits."""
+    with suppress(sqlite3.Error):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(harmless)
+        connection.execute("COMMIT")
+    if connection.in_transaction:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+
+
 @contextmanager
 def typed(shown: str) -> Iterator[None]:
     """SQLite's errors as ours: a full disk is Unavailable, a malformed file Corrupt."""
@@ -55,6 +67,8 @@ def typed(shown: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise translate(error, shown) from error
+    except UnicodeDecodeError as error:  # a text, or SQLite's own message that quotes one
+        raise Corrupt(f"{shown}: the database is damaged ({error}); restore the directory from a backup") from error
 
 
 def translate(error: sqlite3.Error, shown: str) -> VectorkitError:
@@ -73,7 +87,7 @@ def translate(error: sqlite3.Error, shown: str) -> VectorkitError:
             return Unavailable(f"{shown}: the database cannot be read or written ({error})")
         case _ if isinstance(error, sqlite3.ProgrammingError):
             return Closed(f"{shown}: the handle was closed")
-        case _ if isinstance(error, sqlite3.DatabaseError) and "malformed" in str(error):
+        case _ if "malformed" in str(error) or "Could not decode" in str(error):
             return Corrupt(f"{shown}: the database is damaged ({error}); restore the directory from a backup")
         case _:
             return Unavailable(f"{shown}: {error}")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vectorkit.local.ann import Generation
 from vectorkit.local.columns import Columns, Mask, grown
-from vectorkit.local.exact import Slots, prepare, squares
+from vectorkit.local.exact import Slots, Space, prepare, squares
+from vectorkit.local.generation import Arrays, Generation
 from vectorkit.types import CollectionSpec, FloatArray
 
 
@@ -21,8 +21,8 @@ from vectorkit.types import CollectionSpec, FloatArray
 class View:
     """Slots 0 to rows-1, ascending in rid; `dead` of them are deleted and False in `alive`.
 
-    matrix: prepared vectors. norms: ‖x‖² under l2. payload: whether any row has text or metadata. generation: an index
-    over the first slots, as many as it has rows.
+    base, tail: prepared vectors, first those of the generation, mapped from its file, then the newer ones. norms: ‖x‖² under
+    l2. payload: whether any row has text or metadata. generation: what the first slots were read from, and the index over them.
     """
 
     spec: CollectionSpec
@@ -30,7 +30,8 @@ class View:
     seq: int
     rids: npt.NDArray[np.int64]
     ids: list[str]
-    matrix: FloatArray
+    base: FloatArray
+    tail: FloatArray
     norms: npt.NDArray[np.float32] | None
     largest: float
     expires: npt.NDArray[np.int64] | None
@@ -39,6 +40,17 @@ class View:
     columns: Columns
     payload: bool = False
     generation: Generation | None = field(default=None, repr=False)
+    space: Space = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        newer = self.tail[: self.rows - len(self.base)]
+        norms = None if self.norms is None else self.norms[: self.rows]
+        object.__setattr__(self, "space", Space(self.spec.metric, self.base, newer, norms, self.largest, self.ids))
+
+    @property
+    def indexed(self) -> int:
+        """How many slots the generation covers."""
+        return len(self.base)
 
     @classmethod
     def empty(cls, spec: CollectionSpec, *, reserve: int = 0) -> "View":
@@ -49,13 +61,55 @@ class View:
             seq=0,
             rids=np.empty(reserve, np.int64),
             ids=[],
-            matrix=np.empty((reserve, spec.dimension), np.float32),
+            base=np.empty((0, spec.dimension), np.float32),
+            tail=np.empty((reserve, spec.dimension), np.float32),
             norms=np.empty(reserve, np.float32) if spec.metric == "l2" else None,
             largest=1.0 if spec.metric == "cosine" else 0.0,
             expires=np.empty(reserve, np.int64) if spec.expiry else None,
             alive=np.empty(reserve, np.bool_),
             dead=0,
             columns=Columns.empty(spec.fields),
+        )
+
+    def table(self, slots: Slots) -> Arrays:
+        """All of these slots but their vectors, as plain arrays for a generation."""
+        ids = "\0".join([self.ids[slot] for slot in slots.tolist()])
+        table: Arrays = {
+            "rids": self.rids[slots],
+            "ids": np.frombuffer(ids.encode(), np.uint8),
+            "facts": np.array([self.largest, self.payload], np.float64),
+        }
+        if self.norms is not None:
+            table["norms"] = self.norms[slots]
+        if self.expires is not None:
+            table["expires"] = self.expires[slots]
+        return table | self.columns.take(slots).pack(len(slots))
+
+    @classmethod
+    def of(cls, spec: CollectionSpec, generation: Generation, base: FloatArray, table: Arrays) -> "View":
+        """The view a generation was made from. KeyError, ValueError when its table is not such a view's."""
+        rids, count = table["rids"], len(base)
+        ids = table["ids"].tobytes().decode().split("\0") if count else []
+        largest, payload = table["facts"].tolist()
+        sizes = {len(rids), len(ids), *(len(table[name]) for name in ("norms", "expires") if name in table)}
+        if sizes != {count} or rids.dtype != np.int64 or not (np.diff(rids) > 0).all():
+            raise ValueError("its table does not fit its vectors")
+        return cls(
+            spec=spec,
+            rows=count,
+            seq=generation.seq,
+            rids=rids,
+            ids=ids,
+            base=base,
+            tail=np.empty((0, spec.dimension), np.float32),
+            norms=table["norms"] if spec.metric == "l2" else None,
+            largest=largest,
+            expires=table["expires"] if spec.expiry else None,
+            alive=np.ones(count, np.bool_),
+            dead=0,
+            columns=Columns.unpack(spec.fields, table),
+            payload=bool(payload),
+            generation=generation,
         )
 
     def appended(
@@ -74,8 +128,9 @@ class View:
         if len(self.ids) > self.rows:  # left by a write that did not commit
             del self.ids[self.rows :]
         self.ids.extend(ids)
-        matrix = grown(self.matrix, self.rows, end)
-        matrix[self.rows : end] = prepare(vectors, self.spec.metric)
+        split = len(self.base)
+        tail = grown(self.tail, self.rows - split, end - split)
+        tail[self.rows - split : end - split] = prepare(vectors, self.spec.metric)
         largest, norms = self.largest, self.norms
         if self.spec.metric != "cosine" and len(ids):
             sizes = squares(vectors)
@@ -101,7 +156,7 @@ class View:
             rows=end,
             seq=seq,
             rids=row_rids,
-            matrix=matrix,
+            tail=tail,
             norms=norms,
             largest=largest,
             expires=expiry,
@@ -138,8 +193,18 @@ class View:
         rows = [known[int(rid)] for rid in self.rids[slots]]
         return replace(self, seq=seq, payload=True, columns=self.columns.changed(self.rows, slots.tolist(), rows))
 
-    def taken(self, slots: Slots, generation: Generation | None, seq: int) -> "View":
-        """A view of these slots, ascending, renumbered from 0, with an index over the first of them."""
+    def taken(self, slots: Slots, seq: int) -> "View":
+        """A view of these slots, ascending, renumbered from 0; those of the generation are all among them."""
+        split = len(self.base)
+        return self._picked(slots, seq, self.base, self.tail[slots[split:] - split], self.generation)
+
+    def rebased(self, slots: Slots, generation: Generation, base: FloatArray, seq: int) -> "View":
+        """A view of these slots in which the first are those of a new generation, whose vectors are `base`."""
+        return self._picked(slots, seq, base, self.space.gather(slots[len(base) :]), generation)
+
+    def _picked(
+        self, slots: Slots, seq: int, base: FloatArray, tail: FloatArray, generation: Generation | None
+    ) -> "View":
         alive = self.alive[slots]
         return replace(
             self,
@@ -147,7 +212,8 @@ class View:
             seq=seq,
             rids=self.rids[slots],
             ids=[self.ids[slot] for slot in slots.tolist()],
-            matrix=self.matrix[slots],
+            base=base,
+            tail=tail,
             norms=None if self.norms is None else self.norms[slots],
             expires=None if self.expires is None else self.expires[slots],
             alive=alive,
@@ -164,8 +230,3 @@ class View:
             if not unexpired.all():
                 mask = unexpired if mask is None else mask & unexpired
         return mask
-
-    @property
-    def bytes(self) -> int:
-        """Memory of the vectors."""
-        return self.matrix.nbytes
