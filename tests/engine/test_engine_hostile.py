@@ -106,7 +106,7 @@ def test_a_catalogue_cannot_name_a_folder_elsewhere(tmp_path: Path) -> None:
         document = json.loads(db.execute("SELECT spec FROM collections").fetchone()[0])
         document["generation"] = "1/../../../victim"
         db.execute("UPDATE collections SET spec = ?", (json.dumps(document),))
-    with pytest.raises(vk.Corrupt, match="catalogue.db is damaged"):
+    with pytest.raises(vk.Corrupt, match=r"catalogue\.db is damaged"):
         vk.connect(f"local://{tmp_path}/kb")
     with db:  # and with a digest that fits
         said = db.execute("SELECT * FROM collections").fetchall()
