@@ -4,7 +4,7 @@ Everything hard that is the same for every store (validation, re-checking, refil
 adapter only says what its store can do, translates, and does one round trip a call.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias
@@ -44,6 +44,8 @@ class Capability:
     """Whether `ef_search=` and `probes=` change the search; where it is off and the search is exact it is accepted and has no effect."""
     indexes: frozenset[str]
     """The index kinds that are built as asked; others are advice."""
+    adopt: bool = False
+    """Whether `adopt` makes a collection of what somebody else stored."""
     tenancy: frozenset[str] = frozenset()
     pushdown: frozenset[str] = frozenset()
     """Filter operators decided by the store on declared fields; the rest is re-checked."""
@@ -163,6 +165,12 @@ class Adapter(Protocol):
 
     async def create(self, spec: CollectionSpec) -> CollectionSpec:
         """Make the collection and return its spec with the generation filled in. AlreadyExists, Unsupported."""
+
+    async def adopt(self, name: str, spec: CollectionSpec, rows: Iterable[Record] | None) -> CollectionSpec:
+        """Make a collection of what somebody else stored under a name of the store's own kind, whole or not at all.
+
+        rows: what belongs beside each vector, in the same order, with `vector=None`. Returns the spec with the generation filled in.
+        NotFound, AlreadyExists, SpecMismatch, DimensionMismatch, InvalidRecord, InvalidArgument, Corrupt, Unsupported."""
 
     async def describe(self, name: str) -> CollectionSpec:
         """The current spec of a logical name. NotFound."""

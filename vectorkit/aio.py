@@ -36,6 +36,22 @@ class AsyncStore:
         """Make a collection. Raises AlreadyExists, Unsupported."""
         return AsyncCollection(await self._verbs.create(spec))
 
+    async def adopt(
+        self, name: str, spec: CollectionSpec, *, rows: Iterable[Record] | None = None
+    ) -> "AsyncCollection":
+        """Make a collection `spec.name` of what somebody else stored. On `faiss://`, name is the path of a FAISS index file, or
+        of a folder as LangChain saves one (its `index.faiss` is read, its `index.pkl` never opened).
+
+        Taken are Flat, IVF and HNSW indexes of full vectors, with or without IDMap: an IDMap's ids become decimal text, other rows are
+        "0", "1", … in index order (in an IVF the order of its ids). rows: an iterable of Records in that order, with `vector=None`,
+        for id (an empty one keeps the index's), text, metadata and expires_at. Under cosine the vectors must have length 1. The file is read
+        by a process of its own, so one that would crash this process is refused; then it is needed no more.
+
+        All or nothing. Raises NotFound, AlreadyExists, DimensionMismatch, SpecMismatch for another metric, InvalidRecord naming the
+        row of a NaN, zero vector or repeated id, InvalidArgument when `rows` has another length, Corrupt naming the file, Unsupported
+        for an index that holds approximations only."""
+        return AsyncCollection(await self._verbs.adopt(name, spec, rows))
+
     async def collection(self, name: str) -> "AsyncCollection":
         """Open a collection. Raises NotFound."""
         return AsyncCollection(await self._verbs.open(name))

@@ -91,6 +91,20 @@ class Checked:
         return None if planned.where == EVERY_ROW else planned
 
     async def create(self, spec: CollectionSpec) -> CollectionSpec:
+        self._check_offered(spec)
+        return self._remember(await self.adapter.create(spec))
+
+    async def adopt(self, name: str, spec: CollectionSpec, rows: Iterable[Record] | None) -> CollectionSpec:
+        self._check_offered(spec)
+        return self._remember(await self.adapter.adopt(name, spec, rows))
+
+    def _remember(self, made: CollectionSpec) -> CollectionSpec:
+        self._forget(made.name)
+        self._specs[made.name] = made
+        return made
+
+    def _check_offered(self, spec: CollectionSpec) -> None:
+        """Refuse what the store cannot keep for any collection. Raises Unsupported."""
         store = self.capability.store
         if spec.tenancy is not None and not self.capability.tenancy:
             raise Unsupported(
@@ -105,10 +119,6 @@ class Checked:
             raise Unsupported(
                 f"{store} holds vectors of up to {limit} numbers, asked for {spec.dimension}; reduce the dimension"
             )
-        made = await self.adapter.create(spec)
-        self._forget(spec.name)
-        self._specs[spec.name] = made
-        return made
 
     async def describe(self, name: str) -> CollectionSpec:
         self._forget(name)

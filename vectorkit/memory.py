@@ -6,7 +6,7 @@ Kept plain on purpose: filters are `matches()` itself and scores are computed in
 import sqlite3
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -239,6 +239,9 @@ class MemoryAdapter:
             self._data.specs[spec.name] = made
             self._data.shelves[made.physical, ""] = _Shelf(made)
             return made
+
+    async def adopt(self, name: str, spec: CollectionSpec, rows: Iterable[Record] | None) -> CollectionSpec:
+        raise Unsupported("memory keeps no index of another's; a FAISS file is adopted by a faiss:// store")
 
     async def describe(self, name: str) -> CollectionSpec:
         with self._data.lock:

@@ -68,6 +68,13 @@ class StoreVerbs:
         _check_spec(spec)
         return CollectionVerbs(self, await self.top.create(spec))
 
+    async def adopt(self, name: str, spec: CollectionSpec, rows: Iterable[Record] | None) -> "CollectionVerbs":
+        self.check_open()
+        _check_spec(spec)
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise InvalidArgument(f"what to adopt is named by a non-empty string without NUL, got {name!r}")
+        return CollectionVerbs(self, await self.top.adopt(name, spec, rows))
+
     async def open(self, name: str) -> "CollectionVerbs":
         self.check_open()
         return CollectionVerbs(self, await self.top.describe(check_name(name)))

@@ -1,6 +1,7 @@
 """Commands about collections as wholes: make, list, describe, tidy, drop."""
 
 import sys
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from vectorkit.cli.output import Watch, console, emit, plain, rows_text
 from vectorkit.types import FIELD_TYPES, Index, Metric
 
 commands = typer.Typer()
+INDEX_HELP = "hnsw, ivf or flat; over codes (sq8, fp16, pq, rabitq) as in hnsw-sq8."
 _INDEXES: dict[str, type[Index]] = {"flat": vk.Flat, "hnsw": vk.HNSW, "ivf": vk.IVF}
 
 
@@ -29,7 +31,7 @@ def create(
     store: StoreOption = None,
     dimension: Annotated[int, typer.Option(help="Numbers in a vector.")] = 384,
     metric: Annotated[str, typer.Option(help="cosine, dot or l2.")] = "cosine",
-    index: Annotated[str, typer.Option(help="hnsw, flat or ivf.")] = "hnsw",
+    index: Annotated[str, typer.Option(help=INDEX_HELP)] = "hnsw",
     field: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=TYPE", help=f"A field to index for filters; types: {', '.join(FIELD_TYPES)}."),
@@ -50,12 +52,12 @@ def create(
         spec = vk.CollectionSpec(
             collection,
             dimension=dimension,
-            metric=_metric(metric),
-            index=_index(index),
-            fields=dict(_field(item) for item in field or []),
+            metric=metric_named(metric),
+            index=index_named(index),
+            fields=dict(field_of(item) for item in field or []),
             text=text,
             expiry=expiry,
-            embedding=_embedding(embedding, dimension, revision, normalized),
+            embedding=embedding_named(embedding, dimension, revision, normalized),
         )
         with opened(store, read_only=False) as handle:
             made = handle.create_collection(spec)
@@ -136,7 +138,8 @@ def drop(
 # --------------------------------------------------------------------------------------------- parts of a spec
 
 
-def _metric(name: str) -> Metric:
+def metric_named(name: str) -> Metric:
+    """The metric of `--metric`. Raises InvalidArgument."""
     match name:
         case "cosine" | "dot" | "l2":
             return name
@@ -144,20 +147,28 @@ def _metric(name: str) -> Metric:
             raise vk.InvalidArgument(f"--metric is cosine, dot or l2, not {name!r}")
 
 
-def _index(name: str) -> Index:
-    if name not in _INDEXES:
-        raise vk.InvalidArgument(f"--index is one of {', '.join(_INDEXES)}, not {name!r}")
-    return _INDEXES[name]()
+def index_named(name: str) -> Index:
+    """The index of `--index`: a kind, and codes behind a hyphen as in hnsw-sq8. Raises InvalidArgument."""
+    kind, hyphen, codes = name.partition("-")
+    if kind not in _INDEXES or (hyphen and (kind == "flat" or not codes)):
+        raise vk.InvalidArgument(
+            f"--index is one of {', '.join(_INDEXES)}, not {name!r}; codes follow a hyphen, as in hnsw-sq8"
+        )
+    made = _INDEXES[kind]()
+    asked: Any = codes or None  # its own error names those that are known
+    return made if isinstance(made, vk.Flat) else replace(made, quantization=asked)
 
 
-def _field(item: str) -> tuple[str, str]:
+def field_of(item: str) -> tuple[str, str]:
+    """The name and type of a `--field`. Raises InvalidArgument."""
     name, found, kind = item.rpartition("=")
     if not found or not name:
         raise vk.InvalidArgument(f"--field takes NAME=TYPE, as in year=int; got {item!r}")
     return name, kind
 
 
-def _embedding(name: str, dimension: int, revision: str, normalized: bool) -> vk.Embedding | None:
+def embedding_named(name: str, dimension: int, revision: str, normalized: bool) -> vk.Embedding | None:
+    """The fingerprint that `--embedding` means."""
     match name:
         case "none":
             return None

@@ -5,7 +5,7 @@ Work that can block is offloaded, so one body serves both colours.
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -25,6 +25,7 @@ from vectorkit.adapter import (
 )
 from vectorkit.errors import Closed, NotFound, Unsupported
 from vectorkit.filters import And, AnyLeaf, Filter, Node, Not, Or, fold
+from vectorkit.local.adopt import Source, adopt
 from vectorkit.local.ann import IndexMaker
 from vectorkit.local.home import Home
 from vectorkit.local.options import LocalOptions
@@ -71,6 +72,7 @@ class LocalAdapter:
         make_index: IndexMaker,
         options: LocalOptions,
         check: Callable[[CollectionSpec], None],
+        source: Source | None,
     ) -> None:
         self.capability = capability
         self._home = home
@@ -78,6 +80,7 @@ class LocalAdapter:
         self._make_index = make_index
         self._options = options
         self._check = check
+        self._source = source
         self._shelves: dict[str, Shelf] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -146,15 +149,18 @@ class LocalAdapter:
                 spec = self._home.spec(name)
                 if spec.physical != physical:
                     raise NotFound(f"{self._home.shown}: the collection {name!r} was dropped")
-                shelf = self._shelves[physical] = Shelf(
-                    self._home.folder(physical),
-                    spec,
-                    self._make_index,
-                    read_only=self._home.read_only,
-                    shown=f"{self._home.shown} {name!r}",
-                    cache_mb=self._options.cache_mb,
-                )
+                shelf = self._shelves[physical] = self._made_shelf(self._home.folder(physical), spec)
             return shelf
+
+    def _made_shelf(self, folder: Path, spec: CollectionSpec) -> Shelf:
+        return Shelf(
+            folder,
+            spec,
+            self._make_index,
+            read_only=self._home.read_only,
+            shown=f"{self._home.shown} {spec.name!r}",
+            cache_mb=self._options.cache_mb,
+        )
 
     async def create(self, spec: CollectionSpec) -> CollectionSpec:
         self._writable()
@@ -165,6 +171,19 @@ class LocalAdapter:
                 return self._home.add(spec, lambda made, folder: create_rows(folder / "rows.db", made))
 
         return await self._runtime.offload(make)
+
+    async def adopt(self, name: str, spec: CollectionSpec, rows: Iterable[Record] | None) -> CollectionSpec:
+        self._writable()
+        source = self._source
+        if source is None:
+            raise Unsupported(
+                f"{self.capability.store} keeps no index of another's; a FAISS file is adopted by a faiss:// store"
+            )
+        self._check(spec)
+
+        return await self._runtime.offload(
+            lambda: adopt(self._home, self._lock, spec, source(name, spec, rows), rows, self._made_shelf)
+        )
 
     async def describe(self, name: str) -> CollectionSpec:
         self._ours()
@@ -257,14 +276,20 @@ async def open_local(
     indexes: frozenset[str] = frozenset({"flat"}),
     make_index: IndexMaker = no_index,
     check: Callable[[CollectionSpec], None] = _any,
+    source: Source | None = None,
 ) -> LocalAdapter:
-    """The embedded engine over a directory; `make_index` plugs in an ANN library, `check` refuses what it cannot build."""
+    """The embedded engine over a directory; `make_index` plugs in an ANN library, `check` refuses what it cannot build,
+    `source` reads what can be adopted."""
     options = target.options if target.options is not None else LocalOptions()
     home = await runtime.offload(
         lambda: Home(Path(target.path), read_only=target.read_only, shown=target.shown, options=options)
     )
-    capability = replace(CAPABILITY, store=store, indexes=indexes, ef_search=indexes != {"flat"})
-    return LocalAdapter(home, runtime, capability=capability, make_index=make_index, options=options, check=check)
+    capability = replace(
+        CAPABILITY, store=store, indexes=indexes, ef_search=indexes != {"flat"}, adopt=source is not None
+    )
+    return LocalAdapter(
+        home, runtime, capability=capability, make_index=make_index, options=options, check=check, source=source
+    )
 
 
 async def _open(target: Target, runtime: Runtime) -> LocalAdapter:

@@ -74,7 +74,7 @@ def calibrate(
         floor[start : start + 16] = kth - 1e-5 * np.maximum(1.0, np.abs(kth))
 
     def shares(width: int, spare: int) -> npt.NDArray[np.float64]:
-        labels = index.search(queries, min(k * spare, count), allowed=None, width=max(width, k * spare))
+        labels = index.search(queries, min(k * spare, count), allowed=None, width=width)
         near = np.empty(labels.shape, np.float32)
         for at, row in enumerate(labels):
             rows = np.maximum(row, 0)

@@ -3,7 +3,7 @@
 It decides few filters, widens others, answers short, unsorted and in small pages, and takes few rows a request.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -77,6 +77,9 @@ class HobbledAdapter:
 
     async def create(self, spec: CollectionSpec) -> CollectionSpec:
         return await self.inner.create(spec)
+
+    async def adopt(self, name: str, spec: CollectionSpec, rows: Iterable[Record] | None) -> CollectionSpec:
+        return await self.inner.adopt(name, spec, rows)
 
     async def describe(self, name: str) -> CollectionSpec:
         return await self.inner.describe(name)
