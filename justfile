@@ -9,7 +9,8 @@ test *args:
 
 # the slow ones too: mutants, long state machines
 test-all:
-    uv run --group dev pytest -m ""
+    uv run --group dev pytest
+    uv run --group dev pytest -m slow -n 0
 
 # one store's contract: just store faiss
 store name:

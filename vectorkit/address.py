@@ -23,7 +23,10 @@ Address: TypeAlias = str | Mapping[str, Any]
 GROUP = "vectorkit.adapters"
 _BUILT_IN = {"memory": "vectorkit.memory:BACKEND", "local": "vectorkit.local.adapter:BACKEND"}
 # Schemes of distributions that are not installed, for the hint; a checkout's path, since nothing is published yet.
-_HINTS = {"faiss": "pip install ./adapters/faiss (from a checkout)"}
+_HINTS = {
+    "faiss": "pip install ./adapters/faiss (from a checkout)",
+    "hnswlib": "pip install ./adapters/hnswlib (from a checkout, with a C++ compiler; HNSWLIB_NO_NATIVE=1 for any processor)",
+}
 _PROFILE_KEYS = {"url", "api_key", "read_only", "residual_limit"}
 
 

@@ -3,8 +3,9 @@
 It prints how many steps it took and which verbs they were; `VECTORKIT_EFFORT=20` makes it twenty times as long, at random.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -17,6 +18,7 @@ STORES = {
     "local": ("local://{}/store", vk.Flat()),
     "faiss-flat": ("faiss://{}/store", vk.Flat()),
     "faiss-hnsw": ("faiss://{}/store", vk.HNSW(m=8, ef_construction=40, full_scan_threshold=0)),
+    "hnswlib-hnsw": ("hnswlib://{}/store", vk.HNSW(m=8, ef_construction=40, full_scan_threshold=0)),
 }
 VERBS = {
     "upsert list", "upsert generator", "upsert batch", "insert fail", "insert skip", "refused write", "update ids", "update where", "delete ids",
@@ -25,24 +27,26 @@ VERBS = {
 }  # fmt: skip
 
 
-def _run(
-    store: str, colour: Colour, folder: Path, capsys: pytest.CaptureFixture[str], *, examples: int, steps: int
-) -> None:
+Say: TypeAlias = Callable[[str, object], None]
+
+
+def _run(store: str, colour: Colour, folder: Path, say: Say, *, examples: int, steps: int) -> None:
     url, index = STORES[store]
+    if store.startswith("hnswlib"):
+        pytest.importorskip("vectorkit_hnswlib", reason="hnswlib is not installed; tests/conftest.py says why")
     with Bench(url.format(folder), colour) as bench:
         report: Any = run_machine(bench, index, examples=examples, steps=steps)
-    with capsys.disabled():
-        print(f"\nstate machine, {store}, {colour}: {report}")
+    say("say", f"state machine, {store}, {colour}: {report}")  # tests/conftest.py prints it
     assert report.verbs.keys() == VERBS
 
 
 @pytest.mark.parametrize("store", ["memory", "local"])
-def test_machine_hits_every_verb(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _run(store, "sync", tmp_path, capsys, examples=80, steps=50)
+def test_machine_hits_every_verb(store: str, tmp_path: Path, record_property: Say) -> None:
+    _run(store, "sync", tmp_path, record_property, examples=80, steps=50)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("colour", COLOURS)
 @pytest.mark.parametrize("store", list(STORES))
-def test_machine_for_long(store: str, colour: Colour, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _run(store, colour, tmp_path, capsys, examples=150, steps=50)
+def test_machine_for_long(store: str, colour: Colour, tmp_path: Path, record_property: Say) -> None:
+    _run(store, colour, tmp_path, record_property, examples=150, steps=50)

@@ -93,6 +93,8 @@ def _run(folder: Path, nodes: list[str]) -> tuple[int, list[str]]:
         "pytest",
         "-q",
         "-x",
+        "-n",
+        "0",
         "-m",
         "",
         "-p",

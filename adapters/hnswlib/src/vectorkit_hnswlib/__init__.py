@@ -1,0 +1,3 @@
+"""hnswlib graphs for vectorkit's embedded engine: `hnswlib:///path`."""
+
+from vectorkit_hnswlib.adapter import BACKEND as BACKEND
