@@ -97,7 +97,10 @@ def test_a_row_that_was_changed_behind_our_back_is_corrupt(tmp_path: Path) -> No
     with sqlite3.connect(tmp_path / "c" / "a@1" / "rows.db") as db:
         db.execute("UPDATE rows SET rid = -5 WHERE rid = 3")
     db.close()
-    with vk.connect(f"faiss://{tmp_path}") as store, pytest.raises(vk.Corrupt, match=r"row -5 \('r2'\) is not what was"):
+    with (
+        vk.connect(f"faiss://{tmp_path}") as store,
+        pytest.raises(vk.Corrupt, match=r"row -5 \('r2'\) is not what was"),
+    ):
         store.collection("a").count()
 
 

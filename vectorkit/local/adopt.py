@@ -4,7 +4,6 @@ They are written beside the collections, where nobody looks, and published by on
 leaves behind is removed when the store is next opened.
 """
 
-import json
 import secrets
 import shutil
 import threading
@@ -17,9 +16,9 @@ from typing import Any, TypeAlias
 from vectorkit.adapter import Scope
 from vectorkit.errors import AlreadyExists, DimensionMismatch, InvalidArgument, InvalidRecord
 from vectorkit.local.home import Home
-from vectorkit.local.rows import create_rows
+from vectorkit.local.rows import create_rows, respecify
 from vectorkit.local.shelf import Shelf
-from vectorkit.local.sql import connect, typed
+from vectorkit.local.sql import typed
 from vectorkit.types import Batch, CollectionSpec, FloatArray, Record
 from vectorkit.validate import check_batch
 
@@ -116,10 +115,6 @@ def _beside(batch: Batch, records: list[Record], start: int) -> Batch:
 def _move(beside: Path, folder: Path, made: CollectionSpec) -> None:
     """What was written beside becomes the collection's folder, its database told of its generation."""
     with typed(made.name):
-        connection = connect(beside / "rows.db", read_only=False)
-        try:
-            connection.execute("UPDATE state SET value = ? WHERE key = 'spec'", (json.dumps(made.to_json()),))
-        finally:
-            connection.close()
+        respecify(beside / "rows.db", made)
     for entry in sorted(beside.iterdir()):
         entry.rename(folder / entry.name)

@@ -58,8 +58,8 @@ def calibrate(
     """The smallest width, then the smallest spare, that find 0.98 of the true ten nearest, measured on 192 sampled queries.
 
     A third are rows, a third midpoints of pairs of rows; a third are drawn from a normal distribution with the rows' means and
-    deviations, as a query from elsewhere would be, and those stop counting in the last third of the widths. None when an index by
-    codes finds less than 0.95 even so: it does not earn its place on these vectors.
+    deviations, as a query from elsewhere would be, and those stop counting in the last third of the widths. None when an index
+    finds less than 0.95 even so: it does not earn its place on these vectors.
     """
     count = len(matrix)
     k = min(10, count)
@@ -71,7 +71,7 @@ def calibrate(
             scores *= 2
             scores -= norms
         kth = np.partition(scores, count - k, axis=1)[:, count - k]
-        floor[start : start + 16] = kth - 1e-5 * np.maximum(1.0, np.abs(kth))
+        floor[start : start + 16] = kth - 1e-5 * np.abs(scores).max(axis=1)
 
     def shares(width: int, spare: int) -> npt.NDArray[np.float64]:
         labels = index.search(queries, min(k * spare, count), allowed=None, width=width)
@@ -86,8 +86,8 @@ def calibrate(
 
     spares = (2, 4, 8, 16, 32, 64) if index.lossy else (1,)
     widths = list(index.widths)
-    found = shares(widths[-1], spares[-1])
-    if index.lossy and found[:2].min() < 0.95:
+    own = len(widths) == 1  # the caller's choice, whatever it finds
+    if not own and shares(widths[-1], spares[-1])[:2].min() < 0.95:
         return None
     width = widths[-1]
     for at, width in enumerate(widths):
@@ -95,9 +95,9 @@ def calibrate(
         if share[:2].min() >= 0.98 and (share[2] >= 0.98 or 3 * at >= 2 * len(widths)):
             break
     spare = spares[-1]
-    wanted = min(0.98, float(shares(width, spare)[:2].min()))
+    wanted = np.minimum(0.98, shares(width, spare))
     for spare in spares:
-        if shares(width, spare)[:2].min() >= wanted:
+        if (shares(width, spare) >= wanted - 1e-9).all():
             break
     return width, spare
 

@@ -96,6 +96,22 @@ def check_of(state: "State") -> int:
     return crc32("\x1f".join(f"{key}={state[key]}" for key in sorted(state) if key != "check").encode())
 
 
+def respecify(path: Path, spec: CollectionSpec) -> None:
+    """Put another spec into a closed database, and seal it again."""
+    connection = connect(path, read_only=False)
+    try:
+        state = read_state(connection, spec.name)
+        state["spec"] = json.dumps(spec.to_json())
+        state["check"] = check_of(state)
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany("UPDATE state SET value = ? WHERE key = ?", [(state[k], k) for k in ("spec", "check")])
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.close()
+    Seal(path).close(str(state["uid"]), int(state["seq"]))
+
+
 def has_writes(path: Path) -> bool:
     """Whether a database holds acknowledged writes, as far as can be told without changing it."""
     if not path.is_file():
@@ -415,7 +431,11 @@ class Rows:
     def bytes(self) -> int:
         """Size of the database and its log on disk."""
         names = (self.path, self.path.with_name(self.path.name + "-wal"))
-        return sum(path.stat().st_size for path in names if path.exists())
+        total = 0
+        for path in names:
+            with suppress(FileNotFoundError):  # dropped, or folded in, just now
+                total += path.stat().st_size
+        return total
 
     def close(self) -> None:
         """Close every connection that is not in use; those close as they come back."""

@@ -455,9 +455,13 @@ class Shelf:
         if generation is None or index is None or plain or view.space.overflows(queries):
             slots = None if mask is None else np.flatnonzero(mask)
             return view.space.search(queries, k, slots), "exact", f"exact over {count} of {view.rows} rows"
-        found = self._approximate(view, generation, index, queries, query, mask, count)
+        try:
+            found = self._approximate(view, generation, index, queries, query, mask, count)
+        except RuntimeError as error:  # the library failed, out of memory say: the rows are here
+            slots = None if mask is None else np.flatnonzero(mask)
+            return view.space.search(queries, k, slots), "exact", f"exact, since the index failed: {error}"
         short = [at for at, best in enumerate(found) if len(best) < k]
-        path = f"{index.kind} over {view.indexed} rows, exact over {view.rows - view.indexed} newer"
+        path = f"{type(self.spec.index).__name__} over {view.indexed} rows, exact over {view.rows - view.indexed} newer"
         if short:
             slots = None if mask is None else np.flatnonzero(mask)
             for at, best in zip(short, view.space.search(queries[short], k, slots), strict=True):
@@ -613,7 +617,9 @@ class Shelf:
         with self._optimizing:
             self._check_open()
             view = self.view()
-            if view.generation is None or view.generation.seq != self._rows.seq or view.generation.index is None:
+            generation = view.generation
+            wanting = generation is None or (generation.index is None and self._make_index(self.spec) is not None)
+            if wanting or view.seq != getattr(generation, "seq", None) or view.rows != view.indexed or view.dead:
                 self._rebuild(view)
             with self._lock:
                 self._check_open()
@@ -659,7 +665,7 @@ class Shelf:
         """An index over the rows with its default width and spare; None when there is none to build, or none that earns its place."""
         index = self._make_index(self.spec)
         count = len(live)
-        if index is None or not count or view.largest > 1e30:  # float32 distances would overflow: exact search remains
+        if index is None or not count or not 1e-30 < view.largest < 1e30:  # float32 distances would overflow, or vanish
             return None, 0, 0
         picked = np.sort(np.random.default_rng(0).permutation(count)[: index.training])
         index.build(base[picked], count)
@@ -677,11 +683,13 @@ class Shelf:
         """Mark as dropped and let go of the files."""
         self._dropped = True
         with self._lock:
+            self._view = None
             self._rows.close()
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Let go of the files, the mapped vectors too."""
         with self._lock:
+            self._view = None
             self._rows.close()
 
 
