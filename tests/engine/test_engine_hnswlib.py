@@ -326,6 +326,7 @@ def test_a_graph_is_loaded_back_by_the_engine(tmp_path: Path, metric: Any) -> No
     x = normal(400)
     queries = normal(20, seed=1)
     answers = []
+    built = set()
     for reopened in (False, True):
         with vk.connect(f"hnswlib://{tmp_path}") as store:
             if not reopened:
@@ -336,8 +337,9 @@ def test_a_graph_is_loaded_back_by_the_engine(tmp_path: Path, metric: Any) -> No
             answers.append([docs.query(query, k=5) for query in queries])
             assert docs.stats().indexed == 400
             assert "HNSW over 400 rows" in answers[-1][0].path
-            (index,) = tmp_path.glob("c/a@1/index/*")
-    assert index.name == "1", "it was built again instead of loaded"
+            (found,) = tmp_path.glob("c/a@1/index/*")
+            built.add(found.name)
+    assert len(built) == 1, "it was built again instead of loaded"
     assert [hits.ids for hits in answers[0]] == [hits.ids for hits in answers[1]]
 
 

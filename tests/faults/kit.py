@@ -47,6 +47,7 @@ _GRAPH = vk.HNSW(m=8, ef_construction=40, full_scan_threshold=0)
 STORES = {
     "local": Kind("local", vk.Flat()),
     "faiss": Kind("faiss", _GRAPH, "faiss"),
+    "hnswlib": Kind("hnswlib", _GRAPH, "hnswlib"),
 }
 
 
