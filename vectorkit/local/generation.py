@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,8 @@ class Draft:
 
     def close(self) -> None:
         """Let go; what was not finished is removed."""
-        self._vectors.close()
+        with suppress(OSError):  # what is buffered still, on a disk that is full
+            self._vectors.close()
         shutil.rmtree(self._path, ignore_errors=True)
 
 

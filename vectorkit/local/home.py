@@ -63,10 +63,9 @@ class Home:
             self._seal = Seal(path / "catalogue.db")
             with typed(shown):
                 sealed = self._seal.read()
-                fresh = not read_only and self._fresh()
                 self._catalogue = connect(path / "catalogue.db", read_only=read_only)
             try:
-                self._prepare(sealed, fresh=fresh)
+                self._prepare(sealed)
             except BaseException:
                 self._catalogue.close()
                 raise
@@ -103,41 +102,37 @@ class Home:
         if found.get("layout") != LAYOUT:
             raise Unsupported(f"{self.shown} has layout {found.get('layout')!r}; this version reads layout {LAYOUT}")
 
-    def _fresh(self) -> bool:
-        """Whether a catalogue is to be made: never over collections that are there."""
-        path = self.path / "catalogue.db"
-        if path.exists() and path.stat().st_size:
-            return False
-        if any((self.path / "c").glob("*/rows.db")) and not path.with_name("catalogue.db-wal").exists():
-            raise Corrupt(
-                f"{self.shown}: catalogue.db is {'empty' if path.exists() else 'missing'} and collections are there; "
-                "restore the directory from a backup"
-            )
-        return True
-
-    def _prepare(self, sealed: Sealed | None, *, fresh: bool) -> None:
+    def _prepare(self, sealed: Sealed | None) -> None:
         with typed(self.shown):
-            if fresh:
-                self._catalogue.executescript(
-                    """
-                    BEGIN IMMEDIATE;
-                    CREATE TABLE IF NOT EXISTS collections(
-                        name TEXT NOT NULL, generation INTEGER NOT NULL, physical TEXT NOT NULL UNIQUE,
-                        state TEXT NOT NULL CHECK (state IN ('building', 'published')),
-                        spec TEXT NOT NULL,
-                        PRIMARY KEY (name, generation));
-                    CREATE TABLE IF NOT EXISTS counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-                    INSERT OR IGNORE INTO counters VALUES ('generation', 0), ('change', 0), ('digest', 0);
-                    COMMIT;
-                    """
-                )
-                if self._counter("change") == 0:
-                    with self._changing():
-                        pass
+            tables = self._catalogue.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            if not tables:
+                self._make_tables()
             self._verify(sealed)
             if not self.read_only:
                 (self.path / "c").mkdir(exist_ok=True)
                 self._sweep()
+
+    def _make_tables(self) -> None:
+        """Begin the catalogue of a new store, or of one whose first open was cut short: never over collections that are there."""
+        if any((self.path / "c").glob("*/rows.db")):
+            raise Corrupt(
+                f"{self.shown}: catalogue.db is empty or missing and collections are there; restore the directory "
+                "from a backup"
+            )
+        if self.read_only:
+            raise NotFound(f"{self.shown}: there is no store to read; open it for writing once to make one")
+        with self._changing():
+            self._catalogue.execute(
+                """
+                CREATE TABLE collections(
+                    name TEXT NOT NULL, generation INTEGER NOT NULL, physical TEXT NOT NULL UNIQUE,
+                    state TEXT NOT NULL CHECK (state IN ('building', 'published')),
+                    spec TEXT NOT NULL,
+                    PRIMARY KEY (name, generation))
+                """
+            )
+            self._catalogue.execute("CREATE TABLE counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL)")
+            self._catalogue.execute("INSERT INTO counters VALUES ('generation', 0), ('change', 0), ('digest', 0)")
 
     def _counter(self, name: str) -> int:
         row = self._catalogue.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
@@ -183,10 +178,9 @@ class Home:
             self._catalogue.execute("COMMIT")
             failing = False
         except BaseException:
-            if self._catalogue.in_transaction:
-                self._catalogue.execute("ROLLBACK")
+            settle(self._catalogue)
             if failing:
-                annul(self._catalogue, "UPDATE counters SET value = value WHERE name = 'generation'")
+                annul(self._catalogue)
             raise
         self._seal.note("catalogue", self._counter("change"))
         with suppress(sqlite3.Error):

@@ -363,7 +363,7 @@ class Rows:
                     self._sealed = False
                     self._read_state()
                 if failing:
-                    annul(self.writer, "UPDATE state SET value = value WHERE key = 'epoch'")
+                    annul(self.writer)
                 raise
             finally:
                 self._inside = False

@@ -48,12 +48,13 @@ def settle(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
-def annul(connection: sqlite3.Connection, harmless: str) -> None:
+def annul(connection: sqlite3.Connection) -> None:
     """After a commit that failed: its frames may stand whole in the log, and the next recovery would take them for committed.
     Writing anything over them breaks their chain of checksums (https://www.sqlite.org/walformat.html), whether or not it commits."""
     with suppress(sqlite3.Error):
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute(harmless)
+        (version,) = connection.execute("PRAGMA user_version").fetchone()  # ours to use, and means nothing
+        connection.execute("PRAGMA user_version=%d" % ((version + 1) % 2**31))  # noqa: UP031 - takes no bound value; an int
         connection.execute("COMMIT")
     if connection.in_transaction:
         with suppress(sqlite3.Error):

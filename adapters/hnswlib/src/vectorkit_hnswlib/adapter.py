@@ -150,7 +150,7 @@ class HnswlibHNSW:
         self._index.save_index(os.fsencode(path))
         size, whole = path.stat().st_size, self._index.index_file_size()
         if size != whole:  # hnswlib does not look whether its writes succeed
-            raise RuntimeError(f"hnswlib wrote {size} bytes of {whole}")
+            raise RuntimeError(f"the disk is full or failing: hnswlib wrote {size} bytes of {whole}")
 
     def load(self, path: Path) -> None:
         m, d = self._parameters.m, self._spec.dimension
