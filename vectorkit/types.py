@@ -528,7 +528,7 @@ class Hits(list[Hit]):
     __slots__ = ("coverage", "path")
 
     def __init__(self, hits: Iterable[Hit] = (), *, coverage: Coverage = "exact", path: str = "") -> None:
-        super().__init__(hits)
+        list.__init__(self, hits)
         self.coverage: Coverage = coverage
         self.path = path
 

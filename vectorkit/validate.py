@@ -243,8 +243,7 @@ def check_queries(spec: CollectionSpec, vectors: FloatArray) -> None:
         )
     if len(vectors) == 1:
         wide = vectors[0].astype(np.float64)
-        size = float(np.dot(wide, wide))
-        if 0.0 < size < math.inf:
+        if 0.0 < wide.dot(wide) < math.inf:
             return
     if len(vectors):
         squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)

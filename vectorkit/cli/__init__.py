@@ -3,7 +3,9 @@
 It checks, before anything else is imported, that the command line's libraries are here and that `vectorkit` is this one.
 """
 
+import signal
 import sys
+import threading
 
 
 def main() -> None:
@@ -16,7 +18,13 @@ def main() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     from vectorkit.cli.app import app
 
-    app(prog_name="vectorkit")
+    try:
+        app(prog_name="vectorkit")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:  # all is said and closed: a Ctrl-C during the interpreter's end would only change the exit code
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _problem() -> str | None:

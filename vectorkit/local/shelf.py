@@ -411,7 +411,10 @@ class Shelf:
 
     def _query(self, view: View, scope: Scope, query: Query) -> list[Hits]:
         self._check_open()
-        mask, count = self._mask(view, scope, query.plan, query.ids)
+        if query.plan is None and query.ids is None and scope.now is None and not view.dead:
+            mask, count = None, view.rows
+        else:
+            mask, count = self._mask(view, scope, query.plan, query.ids)
         queries = prepare(query.vectors, self.spec.metric)
         found, exact, path = self._search(view, queries, query, mask, count)
         if not view.payload and not query.vectors_back:

@@ -10,6 +10,9 @@ from urllib.parse import quote
 from vectorkit.errors import Closed, Corrupt, Unavailable, VectorkitError
 
 
+_SHARED_MEMORY = {sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP}
+
+
 def connect(path: Path, *, read_only: bool, cache_mb: int = 8) -> sqlite3.Connection:
     """An autocommit connection: WAL and synchronous=FULL for the writer, query-only for readers."""
     mode = "ro" if read_only else "rwc"
@@ -74,7 +77,13 @@ def typed(shown: str) -> Iterator[None]:
 
 def translate(error: sqlite3.Error, shown: str) -> VectorkitError:
     """One table of SQLite's errors (https://www.sqlite.org/rescode.html)."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    extended = getattr(error, "sqlite_errorcode", 0)
+    code = extended & 0xFF
+    if extended in _SHARED_MEMORY:
+        return Unavailable(
+            f"{shown}: the database's shared-memory file cannot be made ({error}); if the disk is full, free some space "
+            "and try again"
+        )
     match code:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_FORMAT:
             return Corrupt(f"{shown}: the database is damaged ({error}); restore the directory from a backup")
