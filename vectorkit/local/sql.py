@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 from vectorkit.errors import Closed, Corrupt, Unavailable, VectorkitError
 
-
 _SHARED_MEMORY = {sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP}
 
 
