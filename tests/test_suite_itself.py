@@ -189,9 +189,17 @@ def test_the_table_without_a_contract_run(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize(
-    ("store", "url"), [("memory", "memory://"), ("local", "local://{}/s"), ("faiss", "faiss://{}/s")]
+    ("store", "url"),
+    [
+        ("memory", "memory://"),
+        ("local", "local://{}/s"),
+        ("faiss", "faiss://{}/s"),
+        ("hnswlib", "hnswlib://{}/s"),
+    ],
 )
 def test_the_committed_table_is_what_the_code_says(store: str, url: str, tmp_path: Path) -> None:
+    if store == "hnswlib":
+        pytest.importorskip("hnswlib", reason="hnswlib is not installed: there is no C++ compiler")
     committed = capability_cells((ROOT / "docs" / "capabilities.md").read_text("utf-8"))
     with vk.connect(url.format(tmp_path)) as opened:
         told = shown(opened.capability)
