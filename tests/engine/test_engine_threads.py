@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import vectorkit as vk
 from vectorkit import F
+from vectorkit.local import ann, shelf
 
 ROWS = 300
 SECONDS = 2.5
@@ -160,3 +162,66 @@ def test_a_collection_dropped_under_readers_is_not_found(tmp_path: Path) -> None
         thread.join()
     assert wrong[:3] == []
     store.close()
+
+
+@pytest.mark.parametrize("meanwhile", ["replaced", "deleted", "failed", "added", "updated"])
+def test_what_is_written_while_an_index_is_built(
+    tmp_path: Path, meanwhile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slots that were indexed may be others by then: whole rows come back, now, after another optimize and a reopen."""
+    count = 3_000
+    random = np.random.default_rng(5)
+    old, new = (random.standard_normal((count, 8)).astype(np.float32) for _ in range(2))
+    ids = [f"r{n}" for n in range(count)]
+    wanted = {id: (old[n], n) for n, id in enumerate(ids)}  # noqa: A001
+    spec = vk.CollectionSpec("a", dimension=8, index=vk.HNSW(full_scan_threshold=0), fields={"n": int})
+    measure = ann.calibrate
+    built: list[bool] = []
+
+    def write() -> None:
+        if meanwhile == "replaced":  # more dead than live: the newer slots are packed
+            docs.upsert(vk.Batch(ids, new, None, [{"n": n} for n in range(count)]))
+            wanted.update({id: (new[n], n) for n, id in enumerate(ids)})  # noqa: A001
+        elif meanwhile == "deleted":
+            docs.delete(ids=ids[:2_000])
+            for id in ids[:2_000]:  # noqa: A001
+                del wanted[id]
+        elif meanwhile == "failed":  # the view is thrown away and read afresh
+            docs.delete(ids=ids[:5])
+            with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:  # noqa: PT012
+                patch.setattr(shelf.Shelf, "_trimmed", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+                docs.delete(ids=ids[5:9])
+            for id in ids[:9]:  # noqa: A001
+                del wanted[id]
+        elif meanwhile == "added":
+            docs.upsert(vk.Batch(["new"], new[:1], None, [{"n": -1}]))
+            wanted["new"] = (new[0], -1)
+        else:
+            docs.update(ids=ids[:7], set={"n": 10_000})
+            wanted.update({id: (old[n], 10_000) for n, id in enumerate(ids[:7])})  # noqa: A001
+
+    def calibrate(*args: Any) -> Any:
+        monkeypatch.setattr(shelf, "calibrate", measure)
+        built.append(True)
+        write()
+        return measure(*args)
+
+    def check() -> None:
+        assert docs.count() == len(wanted)
+        for id, (vector, n) in [*list(wanted.items())[:40], *list(wanted.items())[-40:]]:  # noqa: A001
+            (hit,) = docs.query(vector, k=1)
+            assert (hit.id, hit.metadata) == (id, {"n": n})
+            assert docs.query(vector, k=1, where=F("n") == n).ids == [id]
+
+    with vk.connect(f"faiss://{tmp_path}") as store:
+        docs = store.create_collection(spec)
+        docs.upsert(vk.Batch(ids, old, None, [{"n": n} for n in range(count)]))
+        monkeypatch.setattr(shelf, "calibrate", calibrate)
+        docs.optimize()
+        assert built, "the index was built"
+        check()
+        docs.optimize()
+        check()
+    with vk.connect(f"faiss://{tmp_path}") as store:
+        docs = store.collection("a")
+        check()

@@ -156,6 +156,18 @@ class _Vocabulary:
             self.codes[value] = found
         return found
 
+    def only(self, codes: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], "_Vocabulary"]:
+        """Codes and a vocabulary of the values that they use, so that what is deleted is forgotten."""
+        used = np.unique(codes[codes >= 0])
+        if len(used) == len(self.values):
+            return codes, self
+        less = _Vocabulary()
+        for code in used.tolist():
+            less.code(self.values[code])
+        renamed = np.full(int(used[-1]) + 2 if len(used) else 1, -1, np.int32)
+        renamed[used] = np.arange(len(used), dtype=np.int32)
+        return renamed[codes], less
+
     def pack(self) -> npt.NDArray[np.uint8]:
         return np.frombuffer(json.dumps(self.values).encode(), np.uint8)
 
@@ -196,7 +208,7 @@ class _Strings:
 
     def take(self, slots: npt.NDArray[np.int64]) -> "_Strings":
         new = self.frozen()
-        new.codes = self.codes[slots]
+        new.codes, new.vocabulary = self.vocabulary.only(self.codes[slots])
         return new
 
     def test(self, leaf: AnyLeaf, used: int) -> Mask:
@@ -286,7 +298,8 @@ class _Lists:
         moved[inside] = np.arange(len(inside))
         owners = moved[self.owners[: self.used]]
         kept = (owners >= 0) & (self.codes[: self.used] >= 0)
-        new.owners, new.codes = owners[kept], self.codes[: self.used][kept]
+        new.owners = owners[kept]
+        new.codes, new.vocabulary = self.vocabulary.only(self.codes[: self.used][kept])
         new.used = len(new.owners)
         return new
 

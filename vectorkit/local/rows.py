@@ -16,7 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from vectorkit.errors import Closed, Corrupt, VectorkitError
-from vectorkit.local.seal import Seal, Sealed
+from vectorkit.local.seal import Seal, Sealed, attach, detach
 from vectorkit.local.sql import annul, connect, settle, translate, typed
 from vectorkit.types import CollectionSpec
 from vectorkit.words import ADD_WORDS, CREATE_WORDS_OVER_TEXTS
@@ -208,23 +208,30 @@ class Rows:
         self.shown = shown
         self.read_only = read_only
         self._readers: deque[sqlite3.Connection] = deque()
+        self._lent: deque[None] = deque()
         self._closed = False
         self._inside = False
         self._seal = Seal(path)
         with typed(shown):
             if not path.is_file():
                 raise Corrupt(f"{shown}: {path.name} is missing; restore the directory from a backup")
-            sealed = self._seal.read()
-            proven = self._seal.proves(sealed)
-            self.writer = connect(path, read_only=read_only, cache_mb=cache_mb)
+            self._attached: tuple[int, int] | None = attach(path)
             try:
-                self._read_state()
-                if not proven:
-                    self._verify(sealed, dimension)
+                sealed = self._seal.read()
+                proven = self._seal.proves(sealed)
+                self.writer = connect(path, read_only=read_only, cache_mb=cache_mb)
+                try:
+                    self._read_state()
+                    self._sealed = proven and not read_only
+                    if not proven:
+                        self._verify(sealed, dimension)
+                except BaseException:
+                    self.writer.close()
+                    raise
             except BaseException:
-                self.writer.close()
+                self._seal.release()
+                self._detach()
                 raise
-        self._sealed = proven and not read_only
 
     def _verify(self, sealed: Sealed | None, dimension: int) -> None:
         if sealed is not None and sealed.uid == self.state["uid"] and sealed.seq > self.seq:
@@ -240,7 +247,20 @@ class Rows:
                 f"{self.shown}: {self.path.name} is not the file that was closed; connect once for writing, which checks "
                 "it row by row, or restore the directory from a backup"
             )
+        if not self.read_only:
+            self._seal.note(str(self.state["uid"]), self.seq)
         verify(self.writer, self.shown, dimension, text=self.text, writable=not self.read_only)
+
+    def _detach(self) -> None:
+        key, self._attached = self._attached, None
+        if key is not None:
+            detach(key)
+
+    def _unseal(self) -> None:
+        """Before the first frame of a change can be written: from now on the file may differ from its digest."""
+        if self._sealed:
+            self._seal.note(str(self.state["uid"]), self.seq)
+            self._sealed = False
 
     def _read_state(self) -> None:
         try:
@@ -273,21 +293,37 @@ class Rows:
     # ------------------------------------------------------------------------------------- readers
 
     def _take(self) -> sqlite3.Connection:
+        self._lent.append(None)
         try:
-            connection = self._readers.pop()
-        except IndexError:
-            if self._closed:
-                raise Closed(f"{self.shown}: the handle was closed") from None
-            with typed(self.shown):
-                return connect(self.path, read_only=True)
-        settle(connection)
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                connection = self._opened()
+            settle(connection)
+        except BaseException:
+            self._back()
+            raise
         return connection
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._closed:
+            raise Closed(f"{self.shown}: the handle was closed")
+        with typed(self.shown):
+            return connect(self.path, read_only=True)
 
     def _give(self, connection: sqlite3.Connection) -> None:
         if self._closed:
             connection.close()
         else:
             self._readers.append(connection)
+        self._back()
+
+    def _back(self) -> None:
+        self._lent.pop()
+        if self._closed and not self._lent:
+            while self._readers:
+                self._readers.pop().close()
+            self._detach()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -344,6 +380,7 @@ class Rows:
             self._inside = True
             failing = False
             try:
+                self._unseal()
                 self.writer.execute("BEGIN IMMEDIATE")
                 yield self.writer
                 if self.state != before:
@@ -353,14 +390,12 @@ class Rows:
                 failing = True
                 self.writer.execute("COMMIT")
                 failing = False
-                self._sealed = False
                 self._seal.note(str(self.state["uid"]), self.seq)
             except BaseException:
                 self.state = before
                 if self.writer.in_transaction:
                     self.writer.execute("ROLLBACK")
                 else:  # Ctrl-C between the commit and here: the database knows
-                    self._sealed = False
                     self._read_state()
                 if failing:
                     annul(self.writer)
@@ -423,6 +458,7 @@ class Rows:
     def tidy(self) -> None:
         """Merge the keyword index's segments and fold the write-ahead log into the database."""
         with typed(self.shown):
+            self._unseal()
             if self.text:
                 self.writer.execute("INSERT INTO words(words) VALUES ('optimize')")
             self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -442,17 +478,24 @@ class Rows:
         self._closed = True
         while self._readers:
             self._readers.pop().close()
+        self._finish()
+
+    def _finish(self) -> None:
         try:
             if not self._sealed and not self.read_only:
                 with suppress(sqlite3.Error):
                     self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self.writer.close()
+        if self._lent:  # a read is under way still; the last to come back lets go of the file
+            self._seal.release()
+            return
         if self._sealed or self.read_only or not self._folded():
             self._seal.release()
         else:
             self._seal.close(str(self.state["uid"]), self.seq)
             self._sealed = True
+        self._detach()
 
     def _folded(self) -> bool:
         log = self.path.with_name(self.path.name + "-wal")

@@ -6,6 +6,7 @@ whole; its sequence number, never ahead of what is durable, shows a log that los
 
 import hashlib
 import os
+import threading
 import weakref
 import zlib
 from collections.abc import Callable
@@ -17,10 +18,48 @@ _OPEN = "-" * 64
 _LENGTH = 32 + 1 + 20 + 1 + 20 + 1 + 64 + 1 + 8 + 1
 
 
+# POSIX drops all locks that a process holds on a file when it closes any descriptor of it, SQLite's too
+# (https://www.sqlite.org/howtocorrupt.html, 2.2). So what was opened to be digested stays open as long as a database is.
+_guard = threading.Lock()
+_attached: dict[tuple[int, int], tuple[list[None], list[int]]] = {}
+
+
+def _inode(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def attach(path: Path) -> tuple[int, int]:
+    """Before SQLite opens a database: from now on nothing here closes a descriptor of it. OSError."""
+    key = _inode(path.stat())
+    with _guard:
+        _attached.setdefault(key, ([], []))[0].append(None)
+    return key
+
+
+def detach(key: tuple[int, int]) -> None:
+    """After SQLite has closed it."""
+    with _guard:
+        users, parked = _attached[key]
+        users.pop()
+        if not users:
+            del _attached[key]
+            for fd in parked:
+                os.close(fd)
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file. OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    finally:
+        with _guard:
+            here = _attached.get(_inode(os.fstat(fd)))
+            if here is None:
+                os.close(fd)
+            else:
+                here[1].append(fd)
 
 
 @dataclass(frozen=True, slots=True)

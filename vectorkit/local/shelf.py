@@ -43,7 +43,10 @@ from vectorkit.words import search
 
 T = TypeVar("T")
 BUILD_CHUNK = 65_536
-WIDE_SHARE = 0.2  # a filter that keeps less is answered exactly: a graph search under a selector loses rows and recall
+WIDE_SHARE = 0.2  # a filter that keeps less is answered exactly: a graph search under a selector loses rows and recall,
+COSTLY = 20_000  # unless that were to score more rows than these
+COSTLY_SHARE = 0.05  # and the filter is not so narrow that the index would lose them
+WIDEST = 2_048
 _EMPTY: dict[str, Any] = {}
 
 
@@ -452,7 +455,7 @@ class Shelf:
         k = min(query.k, count)
         generation = view.generation
         limit = getattr(self.spec.index, "full_scan_threshold", 0)
-        narrow = mask is not None and count < WIDE_SHARE * view.rows
+        narrow = mask is not None and count < WIDE_SHARE * view.rows and count < max(COSTLY, COSTLY_SHARE * view.rows)
         index = None if generation is None else generation.index
         plain = query.exact or query.ids is not None or count <= max(limit, k) or narrow
         if generation is None or index is None or plain or view.space.overflows(queries):
@@ -487,7 +490,7 @@ class Shelf:
         asked_width = query.probes if isinstance(self.spec.index, IVF) else query.ef_search
         width = asked_width or generation.width
         if mask is not None and asked_width is None:
-            width = int(width * view.rows / count)
+            width = max(width, min(WIDEST, int(width * view.rows / count)))
         asked = min(k * generation.spare + 8, indexed)
         labels = index.search(queries, asked, allowed=None if mask is None else mask[:indexed], width=width)
         newer = np.arange(indexed, view.rows)
@@ -650,7 +653,9 @@ class Shelf:
         with self._lock:
             self._check_open()
             current = self._view
-            if current is None:  # a write was cut short meanwhile: the rows are read afresh, from this generation
+            if current is None or not current.follows(
+                view
+            ):  # its slots are others now: read afresh, from this generation
                 with self._rows.transaction():
                     self._rows.fold(generation.id, generation.seq)
                 self._view = self._load()

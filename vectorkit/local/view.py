@@ -165,6 +165,11 @@ class View:
             payload=self.payload or payload,
         )
 
+    def follows(self, earlier: "View") -> bool:
+        """Whether the slots of an earlier view are still the first ones here: rows are never renumbered in place."""
+        count = earlier.rows
+        return self.rows >= count and np.array_equal(self.rids[:count], earlier.rids[:count])
+
     def slots_of(self, rids: Sequence[int] | npt.NDArray[np.int64]) -> Slots:
         """The slots of those rids that are here and alive."""
         wanted = np.asarray(rids, np.int64)
