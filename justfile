@@ -7,10 +7,11 @@ default:
 test *args:
     uv run --group dev pytest {{args}}
 
-# the slow ones too: mutants, long state machines
+# the slow ones too: mutants, long state machines, faults
 test-all:
     uv run --group dev pytest
-    uv run --group dev pytest -m slow -n 0
+    uv run --group dev pytest -m slow --ignore tests/faults
+    uv run --group dev pytest -m slow tests/faults -n 0 -s
 
 # one store's contract: just store faiss
 store name:

@@ -82,6 +82,7 @@ def test_what_is_deleted_is_forgotten(tmp_path: Path) -> None:
         docs.upsert(
             vk.Record(f"r{n}", [1, n], None, {"mail": f"secret{n}@example.org", "tags": [f"tag{n}"]}) for n in range(9)
         )
+        assert docs.query([1, 0], where=F("mail") == "secret7@example.org").ids == ["r7"]  # the fields are in memory
         docs.delete(ids=[f"r{n}" for n in range(8)])
         docs.optimize()
         assert docs.query([1, 8], where=F("mail") == "secret8@example.org").ids == ["r8"]

@@ -65,13 +65,14 @@ def calibrate(
     k = min(10, count)
     queries = _sampled(matrix, metric)
     floor = np.empty(len(queries), np.float32)
-    for start in range(0, len(queries), 16):  # a few at a time: each costs a float a row
-        scores = queries[start : start + 16] @ matrix.T
+    step = max(1, min(16, 2**22 // count))  # a few at a time: each costs a float a row
+    for start in range(0, len(queries), step):
+        scores = queries[start : start + step] @ matrix.T
         if norms is not None:
             scores *= 2
             scores -= norms
         kth = np.partition(scores, count - k, axis=1)[:, count - k]
-        floor[start : start + 16] = kth - 1e-5 * np.abs(scores).max(axis=1)
+        floor[start : start + step] = kth - 1e-5 * np.maximum(scores.max(axis=1), -scores.min(axis=1))
 
     def shares(width: int, spare: int) -> npt.NDArray[np.float64]:
         labels = index.search(queries, min(k * spare, count), allowed=None, width=width)
