@@ -189,6 +189,11 @@ def load_generation(
     return Generation(id, seq, index, width, spare, sizes), vectors, table
 
 
+def remove(path: Path) -> None:
+    """Remove a generation that came to nothing."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def remove_others(folder: Path, id: str) -> None:
     """Remove every generation but this one. One that cannot be removed now (mapped, on Windows) is so the next time."""
     if folder.is_dir():

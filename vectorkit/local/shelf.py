@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ from vectorkit.local.generation import (
     Generation,
     load_generation,
     mapped,
+    remove,
     remove_others,
 )
 from vectorkit.local.rows import Rows, head_sum, read_state
@@ -108,7 +109,8 @@ class Shelf:
         self._epoch = int(state["epoch"])
         if doubt and not self._read_only:
             self._view = view
-            return self._rebuild(view)
+            with suppress(Unavailable):  # a full disk, say: exact search answers meanwhile
+                return self._rebuild(view)
         return view
 
     def _generation(self, id: str, uid: str) -> tuple[View, str | None]:
@@ -300,7 +302,7 @@ class Shelf:
 
     def _trimmed(self, view: View | None) -> View | None:
         """The view without the dead slots beyond its index, once they are as many as the live ones: they cost memory."""
-        if view is None or view.dead < 1_024:
+        if view is None or min(view.dead, view.rows - view.indexed) < 1_024:
             return view
         alive = np.flatnonzero(view.alive[view.indexed : view.rows]) + view.indexed
         if 2 * len(alive) > view.rows - view.indexed:
@@ -640,34 +642,40 @@ class Shelf:
         try:
             for start in range(0, len(live), BUILD_CHUNK):  # in parts, so that Ctrl-C is heard
                 draft.add(view.space.gather(live[start : start + BUILD_CHUNK]))
-            base = draft.vectors()
-            index, width, spare = self._build(view, live, base)
+            index, width, spare = self._build(view, live, draft.vectors())
             uid = str(self._rows.state["uid"])
             generation = draft.finish(index, width, spare, view.table(live), uid=uid, seq=view.seq)
-        except Unavailable:
+            base = mapped(self._folder / "index" / generation.id / VECTORS, len(live), self.spec.dimension)
+        except (Unavailable, RuntimeError, OSError) as error:
             self._check_open()  # the folder went because the collection did
-            raise
+            if isinstance(error, Unavailable):
+                raise
+            raise Unavailable(f"{self.shown}: the index could not be built: {error}; the rows are safe") from error
         finally:
             draft.close()
-        base = mapped(self._folder / "index" / generation.id / VECTORS, len(live), self.spec.dimension)
+        try:
+            return self._publish(view, live, generation, base)
+        except BaseException:
+            if self._rows.state["generation"] != generation.id:
+                remove(self._folder / "index" / generation.id)
+            raise
+
+    def _publish(self, view: View, live: Slots, generation: Generation, base: FloatArray) -> View:
         with self._lock:
             self._check_open()
             current = self._view
-            if current is None or not current.follows(
-                view
-            ):  # its slots are others now: read afresh, from this generation
-                with self._rows.transaction():
-                    self._rows.fold(generation.id, generation.seq)
-                self._view = self._load()
-            else:
+            published = None
+            if current is not None and current.follows(view):
                 kept = np.concatenate([live, np.arange(view.rows, current.rows)])
                 published = current.rebased(kept, generation, base, current.seq)
-                with self._rows.transaction():
-                    self._rows.fold(generation.id, generation.seq)
-                self._view = published
+            with self._rows.transaction():
+                self._rows.fold(generation.id, generation.seq)
+            if published is None:  # slots have been renumbered meanwhile: read afresh, from this generation
+                published = self._load()
+            self._view = published
             self._epoch = self._rows.epoch
             remove_others(self._folder / "index", generation.id)
-            return self._view
+            return published
 
     def _build(self, view: View, live: Slots, base: FloatArray) -> tuple[AnnIndex | None, int, int]:
         """An index over the rows with its default width and spare; None when there is none to build, or none that earns its place."""
