@@ -435,3 +435,13 @@ def test_the_engine_over_the_graph_is_brute_force(
                 scores = rows @ query if metric == "dot" else -distances(rows, query)
             assert sorted(hits.ids) == sorted(f"{n:03}" for n in near[np.argsort(-scores)[:k]])
             assert [hit.score for hit in hits] == pytest.approx(np.sort(scores)[::-1][:k].tolist(), abs=1e-5)
+
+
+def test_a_width_beyond_any_integer_is_all_rows(tmp_path: Path) -> None:
+    x = normal(300)
+    with vk.connect(f"hnswlib://{tmp_path}") as store:
+        docs = store.create_collection(spec(metric="cosine"))
+        docs.upsert(vk.Batch([str(n) for n in range(300)], x))
+        docs.optimize()
+        for width in (2**70, 2**31, 5):
+            assert docs.query(x[7], k=1, ef_search=width).ids == ["7"]

@@ -42,10 +42,19 @@ def grown(array: npt.NDArray[Any], used: int, rows: int) -> npt.NDArray[Any]:
     """The array, or a larger copy of its used part, with room for `rows`."""
     if rows <= len(array):
         return array
-    factor = 8 if array.nbytes > _LARGE else 2  # untouched pages cost nothing where memory is committed when touched
-    larger = np.empty((max(rows, factor * len(array), 64), *array.shape[1:]), array.dtype)
+    larger = _room(array, rows, 8 if array.nbytes > _LARGE else 2)
     larger[:used] = array[:used]
     return larger
+
+
+def _room(array: npt.NDArray[Any], rows: int, factor: int) -> npt.NDArray[Any]:
+    """Untouched pages cost nothing where memory is committed when touched; a system that refuses so many gives fewer."""
+    try:
+        return np.empty((max(rows, factor * len(array), 64), *array.shape[1:]), array.dtype)
+    except MemoryError:
+        if factor == 1:
+            raise
+        return _room(array, rows, factor // 2)
 
 
 class Column(Protocol):

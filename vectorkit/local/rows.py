@@ -248,7 +248,7 @@ class Rows:
                 "it row by row, or restore the directory from a backup"
             )
         if not self.read_only:
-            self._seal.note(str(self.state["uid"]), self.seq)
+            self._seal.unseal(str(self.state["uid"]), self.seq)
         verify(self.writer, self.shown, dimension, text=self.text, writable=not self.read_only)
 
     def _detach(self) -> None:
@@ -259,7 +259,7 @@ class Rows:
     def _unseal(self) -> None:
         """Before the first frame of a change can be written: from now on the file may differ from its digest."""
         if self._sealed:
-            self._seal.note(str(self.state["uid"]), self.seq)
+            self._seal.unseal(str(self.state["uid"]), self.seq)
             self._sealed = False
 
     def _read_state(self) -> None:

@@ -111,6 +111,13 @@ class Seal:
             self._open()
             self._write(uid, seq, 0, _OPEN)
 
+    def unseal(self, uid: str, seq: int) -> None:
+        """Before the first change, durably: else a power cut could leave the digest beside a file that has moved on."""
+        self.note(uid, seq)
+        with suppress(OSError):
+            if self._fd is not None:
+                os.fsync(self._fd)
+
     def close(self, uid: str, seq: int) -> None:
         """The database is closed and its log folded in: seal it."""
         with suppress(OSError):

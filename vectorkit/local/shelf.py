@@ -194,7 +194,8 @@ class Shelf:
         try:
             state = read_state(connection, self.shown)
             if int(state["epoch"]) == self._epoch:
-                return self._caught_up(connection, view, int(state["seq"]))
+                view = self._caught_up(connection, view, int(state["seq"]))
+                return self._trimmed(view) or view
         finally:
             connection.execute("ROLLBACK")
         return self._load()
@@ -215,6 +216,9 @@ class Shelf:
                 yield
             except AlreadyExists:
                 raise
+            except MemoryError as error:
+                self._view = None
+                raise Unavailable(f"{self.shown}: memory is short; optimize() moves vectors out of it") from error
             except BaseException:
                 self._view = None
                 raise
@@ -493,7 +497,10 @@ class Shelf:
         width = asked_width or generation.width
         if mask is not None and asked_width is None:
             width = max(width, min(WIDEST, int(width * view.rows / count)))
-        asked = min(k * generation.spare + 8, indexed)
+        spare = generation.spare
+        if mask is not None and index.lossy:  # codes that rank well among all may rank worse among what is left
+            spare = min(64, 4 * spare)
+        asked = min(k * spare + 8, indexed)
         labels = index.search(queries, asked, allowed=None if mask is None else mask[:indexed], width=width)
         newer = np.arange(indexed, view.rows)
         if mask is not None:

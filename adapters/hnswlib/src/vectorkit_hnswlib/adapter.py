@@ -120,6 +120,7 @@ class HnswlibHNSW:
 
         It is the widest of the searches under way, so that none is narrower than it asked for and none waits for another.
         """
+        width = min(width, max(1, self.size()))  # beyond what a C integer holds, set_ef raises
         with self._lock:
             self._searching.append(width)
             self._index.set_ef(max(self._searching))
