@@ -75,6 +75,20 @@ def test_a_reader_that_opens_during_a_first_write_sees_no_damage(tmp_path: Path)
     assert len(seen) > 5
 
 
+def test_an_optimize_with_nothing_to_do_leaves_a_whole_store(tmp_path: Path) -> None:
+    url = f"local://{tmp_path}"
+    with vk.connect(url) as store:
+        docs = store.create_collection(vk.CollectionSpec("a", dimension=2))
+        docs.upsert([vk.Record(f"r{n}", [1, n], f"word{n}") for n in range(50)])
+        docs.optimize()
+    for _ in range(2):
+        with vk.connect(url) as store:
+            store.collection("a").optimize()  # it merges the keyword index's segments, and rewrites nothing else
+        with vk.connect(url, read_only=True) as store:
+            assert store.collection("a").count() == 50
+            assert store.collection("a").keyword("word7").ids == ["r7"]
+
+
 def test_what_is_deleted_is_forgotten(tmp_path: Path) -> None:
     spec = vk.CollectionSpec("a", dimension=2, fields={"mail": str, "tags": list[str]})
     with vk.connect(f"local://{tmp_path}") as store:

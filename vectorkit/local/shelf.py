@@ -44,10 +44,7 @@ from vectorkit.words import search
 
 T = TypeVar("T")
 BUILD_CHUNK = 65_536
-WIDE_SHARE = 0.2  # a filter that keeps less is answered exactly: a graph search under a selector loses rows and recall,
-COSTLY = 20_000  # unless that were to score more rows than these
-COSTLY_SHARE = 0.05  # and the filter is not so narrow that the index would lose them
-WIDEST = 2_048
+WIDE_SHARE = 0.2  # a filter that keeps less is answered exactly: that is as fast, and an index loses rows there
 _EMPTY: dict[str, Any] = {}
 
 
@@ -461,7 +458,7 @@ class Shelf:
         k = min(query.k, count)
         generation = view.generation
         limit = getattr(self.spec.index, "full_scan_threshold", 0)
-        narrow = mask is not None and count < WIDE_SHARE * view.rows and count < max(COSTLY, COSTLY_SHARE * view.rows)
+        narrow = mask is not None and count < WIDE_SHARE * view.rows
         index = None if generation is None else generation.index
         plain = query.exact or query.ids is not None or count <= max(limit, k) or narrow
         if generation is None or index is None or plain or view.space.overflows(queries):
@@ -491,28 +488,60 @@ class Shelf:
         mask: Mask | None,
         count: int,
     ) -> list[list[tuple[int, float]]]:
+        """(slot, score) lists; empty where the index did not find as many rows as it must."""
         indexed = view.indexed
         k = min(query.k, count)
-        asked_width = query.probes if isinstance(self.spec.index, IVF) else query.ef_search
-        width = asked_width or generation.width
-        if mask is not None and asked_width is None:
-            width = max(width, min(WIDEST, int(width * view.rows / count)))
-        spare = generation.spare
-        if mask is not None and index.lossy:  # codes that rank well among all may rank worse among what is left
-            spare = min(64, 4 * spare)
-        asked = min(k * spare + 8, indexed)
-        labels = index.search(queries, asked, allowed=None if mask is None else mask[:indexed], width=width)
+        inside = None if mask is None else mask[:indexed]
+        kept = indexed if inside is None else int(np.count_nonzero(inside))
+        labels = self._labels(generation, index, queries, query, k, inside, kept)
         newer = np.arange(indexed, view.rows)
         if mask is not None:
             newer = newer[mask[indexed:]]
         tails = view.space.search(queries, k, newer) if len(newer) else [[] for _ in queries]
-        found = []
+        found: list[list[tuple[int, float]]] = []
         for at, vector in enumerate(queries):
             slots = np.unique(labels[at][labels[at] >= 0])
+            if len(slots) < min(k, kept):
+                found.append([])
+                continue
             if tails[at]:
                 slots = np.concatenate([slots, [slot for slot, _ in tails[at]]])
             found.append(top(view.space.scores(slots, vector), slots, view.ids, k))
         return found
+
+    def _labels(
+        self,
+        generation: Generation,
+        index: AnnIndex,
+        queries: FloatArray,
+        query: Query,
+        k: int,
+        inside: Mask | None,
+        kept: int,
+    ) -> Slots:
+        """(q, m) near slots that the filter keeps, -1 where there are fewer.
+
+        A graph is asked for more and the filter applied after: led by a filter it would look where the kept rows are not, and where
+        those lie elsewhere find the wrong ones. An inverted file looks through whole lists, and can leave out what is not kept.
+        """
+        ivf = isinstance(self.spec.index, IVF)
+        asked_width = query.probes if ivf else query.ef_search
+        width = asked_width or generation.width
+        size = index.size()
+        if inside is None or kept == size:
+            return index.search(queries, min(k * generation.spare + 8, size), allowed=None, width=width)
+        if not kept:
+            return np.full((len(queries), 1), -1, np.int64)
+        if ivf:
+            if asked_width is None:
+                width = int(width * size / kept)
+            spare = min(64, 4 * generation.spare) if index.lossy else 1  # what ranks well among all may not among these
+            return index.search(queries, min(k * spare + 8, size), allowed=inside, width=width)
+        asked = min(int(1.5 * k * generation.spare * size / kept) + 16, size)
+        labels = index.search(
+            queries, asked, allowed=None, width=max(width, 2 * asked) if asked_width is None else width
+        )
+        return np.where((labels >= 0) & inside[labels], labels, -1)
 
     def keyword(self, scope: Scope, query: KeywordQuery) -> Hits:
         return self._fresh(lambda view: self._keyword(view, scope, query))

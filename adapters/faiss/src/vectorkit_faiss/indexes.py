@@ -4,6 +4,7 @@ Which combinations are offered, and what each costs, is in `kinds.py`. Whatever 
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,7 @@ def _scalar(codes: str) -> int:
     return int(quantizer.QT_8bit if codes == "sq8" else quantizer.QT_fp16)
 
 
-class _Index:
+class _Index(ABC):
     """What graphs and inverted files share. `_index` is the FAISS index, None before `build` and `load`."""
 
     kind: str
@@ -114,8 +115,9 @@ class _Index:
             raise RuntimeError(f"expected {self.kind}, got {type(index).__name__}: {told}")
         self._index = index
 
+    @abstractmethod
     def _mismatch(self, index: Any) -> str | None:
-        raise NotImplementedError
+        """Why a loaded index is not of this kind; None when it is."""
 
     def size(self) -> int:
         return int(self._index.ntotal)
