@@ -18,6 +18,7 @@ import pytest
 
 import vectorkit as vk
 from vectorkit import F
+from vectorkit.local.rows import check_of, read_state
 
 SPEC = vk.CollectionSpec("a", dimension=16, index=vk.HNSW(full_scan_threshold=0), fields={"y": int})
 
@@ -273,3 +274,36 @@ def test_ctrl_c_at_the_commit_of_create_leaves_a_whole_collection_or_none(
         docs = store.ensure_collection(SPEC)
         assert docs.upsert(rows("a", 3, 0)).written == 3
         assert docs.count() == 3
+
+
+@pytest.mark.parametrize("where", ["up", "absolute", "link"])
+def test_a_database_cannot_name_a_generation_elsewhere(tmp_path: Path, where: str) -> None:
+    url = f"faiss://{tmp_path}/kb"
+    with vk.connect(url) as store:
+        docs = store.create_collection(SPEC)
+        docs.upsert(rows("a", 50, 0))
+        docs.optimize()
+    folder = tmp_path / "kb" / "c" / "a@1"
+    (generation,) = (folder / "index").iterdir()
+    elsewhere = generation.rename(tmp_path / "elsewhere")
+    name = {"up": "../../../../elsewhere", "absolute": str(elsewhere), "link": generation.name}[where]
+    if where == "link":
+        generation.symlink_to(elsewhere)
+    manifest = json.loads((elsewhere / "manifest.json").read_text())
+    (elsewhere / "manifest.json").write_text(json.dumps({**manifest, "id": name}))
+    with sqlite3.connect(folder / "rows.db") as db:  # somebody who also knows how the state is checked
+        state = read_state(db, "")
+        state["generation"] = name
+        state["check"] = check_of(state)
+        db.executemany("UPDATE state SET value = ? WHERE key = ?", [(state[k], k) for k in ("generation", "check")])
+    db.close()
+    if where != "link":
+        with vk.connect(url, read_only=True) as store, pytest.raises(vk.Corrupt):
+            store.collection("a").count()
+    (folder / "rows.seal").unlink()
+    with vk.connect(url, read_only=True) as store:
+        docs = store.collection("a")
+        assert docs.count() == 50
+        assert len(docs.query(of(rows("a", 50, 0)[0]), k=50)) == 50
+        assert docs.stats().indexed == 0, "an index was loaded from outside the collection's folder"
+    assert elsewhere.is_dir()

@@ -6,6 +6,7 @@ stands between.
 
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from vectorkit.local.seal import digest
 from vectorkit.types import LAYOUT, CollectionSpec, FloatArray
 
 Arrays = dict[str, npt.NDArray[Any]]
+_ID = re.compile("[0-9a-f]{16}")
 INDEX, VECTORS, TABLE = "index.bin", "vectors.f32", "table.npz"
 
 
@@ -156,8 +158,12 @@ def load_generation(
     folder: Path, id: str, spec: CollectionSpec, make: IndexMaker, *, uid: str
 ) -> tuple[Generation, FloatArray, Arrays] | str:
     """A generation with its vectors and table, checked whole before any loader sees it, else why it cannot be used."""
+    if not _ID.fullmatch(id):  # a database from elsewhere must not lead out of its folder
+        return f"{id!r} names no generation"
     path = folder / id
     try:
+        if any(entry.is_symlink() or not entry.is_file() for entry in path.iterdir()) or path.is_symlink():
+            return "it is not made of plain files"
         manifest = json.loads((path / "manifest.json").read_bytes())
         for key, value in {**_expected(spec), "id": id, "uid": uid}.items():
             if manifest[key] != value:
