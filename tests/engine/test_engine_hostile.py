@@ -307,3 +307,16 @@ def test_a_database_cannot_name_a_generation_elsewhere(tmp_path: Path, where: st
         assert len(docs.query(of(rows("a", 50, 0)[0]), k=50)) == 50
         assert docs.stats().indexed == 0, "an index was loaded from outside the collection's folder"
     assert elsewhere.is_dir()
+
+
+def test_a_catalogue_from_before_a_collection_does_not_sweep_it_away(tmp_path: Path) -> None:
+    url = f"local://{tmp_path}/kb"
+    vk.connect(url).close()
+    shutil.copy(tmp_path / "kb" / "catalogue.db", tmp_path / "backup")
+    with vk.connect(url) as store:
+        store.create_collection(SPEC).upsert(rows("a", 5, 0))
+    (tmp_path / "kb" / "catalogue.seal").unlink()
+    shutil.copy(tmp_path / "backup", tmp_path / "kb" / "catalogue.db")
+    with pytest.raises(vk.Corrupt, match="does not know 'a@1', which holds rows"):
+        vk.connect(url)
+    assert (tmp_path / "kb" / "c" / "a@1" / "rows.db").is_file()
