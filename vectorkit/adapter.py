@@ -60,13 +60,15 @@ class Scope:
     """Where a data verb works. Every data verb takes one; there is no unscoped call.
 
     collection: the physical name (`articles@1`). now: microseconds since 1970 where rows can expire, else None; rows
-    whose expiry is `<= now` are absent from every verb, and their ids are free.
+    whose expiry is `<= now` are absent from every verb, and their ids are free. more: of a write, that further batches of
+    the same load follow, so that an index need not be built yet.
     """
 
     collection: str
     namespace: str = ""
     tenant: str = ""
     now: int | None = None
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,12 +252,13 @@ class Backend:
     """What an entry point in the group `vectorkit.adapters` names: how a scheme becomes an adapter.
 
     options: a frozen dataclass of the store's own knobs (all with defaults), or None. place: whether the URL names a
-    "directory", a "server", or a "name". parameters: the query parameters the URL may carry.
+    "directory", a "server", "either" (a directory where it begins like a path), or a "name". parameters: the query
+    parameters the URL may carry.
     """
 
     store: str
     open: Callable[[Target, Runtime], Awaitable[Adapter]]
-    place: Literal["directory", "server", "name"]
+    place: Literal["directory", "server", "either", "name"]
     options: type | None = None
     parameters: frozenset[str] = frozenset()
 

@@ -25,8 +25,12 @@ _BUILT_IN = {"memory": "vectorkit.memory:BACKEND", "local": "vectorkit.local.ada
 # Schemes of distributions that are not installed, for the hint; a checkout's path, since nothing is published yet.
 _HINTS = {
     "faiss": "pip install ./adapters/faiss (from a checkout)",
+    "chroma": "pip install ./adapters/chroma (from a checkout)",
+    "postgresql": "pip install ./adapters/pgvector (from a checkout)",
+    "pgvector": "pip install ./adapters/pgvector (from a checkout)",
     "hnswlib": "pip install ./adapters/hnswlib (from a checkout, with a C++ compiler; HNSWLIB_NO_NATIVE=1 for any processor)",
 }
+_PATHS = ("/", "./", "../", "~/")
 _PROFILE_KEYS = {"url", "api_key", "read_only", "residual_limit"}
 
 
@@ -124,7 +128,10 @@ def _target(url: str, backend: Backend, options: Any, read_only: bool, secret: s
         if name in parameters:
             raise ConfigError(f"the parameter {name!r} is given twice")
         parameters[name] = value
-    match backend.place:
+    kind = backend.place
+    if kind == "either":
+        kind = "directory" if place.startswith(_PATHS) else "server"
+    match kind:
         case "name":
             return Target(
                 scheme=scheme, path=unquote(place), parameters=parameters, options=options, read_only=read_only
@@ -166,7 +173,7 @@ def _directory(scheme: str, place: str) -> str:
     path = unquote(place)
     if problem := bad_text(path):
         raise ConfigError(f"{scheme}://: the path {problem}")
-    if not path.startswith(("/", "./", "../", "~/")):
+    if not path.startswith(_PATHS):
         raise ConfigError(
             f"{scheme}://{_masked(path)}: write an absolute path ({scheme}:///var/lib/kb) or a relative one ({scheme}://./kb)"
         )

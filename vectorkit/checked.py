@@ -55,8 +55,10 @@ class Checked:
         if spec is None:
             spec = self._specs[scope.collection] = await self.adapter.describe(scope.collection)
         now = to_micros(self._clock()) if spec.expiry else None
-        concrete = Scope(collection=spec.physical, namespace=scope.namespace, tenant=scope.tenant, now=now)
-        if now is None and not scope.namespace and not scope.tenant:
+        concrete = Scope(
+            collection=spec.physical, namespace=scope.namespace, tenant=scope.tenant, now=now, more=scope.more
+        )
+        if now is None and not scope.namespace and not scope.tenant and not scope.more:
             self._plain[scope.collection] = spec, concrete
         return spec, concrete
 
@@ -151,7 +153,8 @@ class Checked:
         written = skipped = 0
         for start in range(0, len(batch), limit):
             try:
-                report = await self.adapter.write(scope, _slice(batch, start, start + limit), mode)
+                more = scope.more or start + limit < len(batch)
+                report = await self.adapter.write(replace(scope, more=more), _slice(batch, start, start + limit), mode)
             except VectorkitError as error:
                 if not written + skipped:
                     raise

@@ -4,6 +4,7 @@ It turns what a caller may write into the protocol's values. What a store must a
 """
 
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Literal
@@ -153,23 +154,28 @@ class CollectionVerbs:
             raise InvalidArgument(f"records must be an iterable of Record, or a Batch; got {type(records).__name__}")
         stream = _Stream()
         rows: Iterator[Any] = iter(records)
-        while chunk := list(islice(rows, CHUNK)):
-            await stream.send(self, chunk, mode, lifetime)
+        chunk = list(islice(rows, CHUNK))
+        while chunk:
+            first = list(islice(rows, 1)) if len(chunk) == CHUNK else []  # one ahead, to know whether this is the last
+            await stream.send(self, chunk, mode, lifetime, more=bool(first))
+            chunk = first + list(islice(rows, CHUNK - 1)) if first else []
         return stream.done
 
     async def _write_async(self, records: AsyncIterable[Any], mode: Mode, lifetime: timedelta | None) -> WriteResult:
         stream = _Stream()
         chunk: list[Any] = []
         async for record in records:
-            chunk.append(record)
             if len(chunk) == CHUNK:
-                await stream.send(self, chunk, mode, lifetime)
+                await stream.send(self, chunk, mode, lifetime, more=True)
                 chunk = []
+            chunk.append(record)
         if chunk:
-            await stream.send(self, chunk, mode, lifetime)
+            await stream.send(self, chunk, mode, lifetime, more=False)
         return stream.done
 
-    async def _send(self, batch: Batch, mode: Mode, lifetime: timedelta | None) -> WriteResult:
+    async def _send(
+        self, batch: Batch, mode: Mode, lifetime: timedelta | None, *, more: bool = False
+    ) -> WriteResult:
         if not len(batch):
             return WriteResult(0)
         if lifetime is not None:
@@ -182,7 +188,8 @@ class CollectionVerbs:
             given = batch.expires_at or [None] * len(batch)
             expires = [default if value is None else value for value in given]
             batch = Batch(batch.ids, batch.vectors, batch.texts, batch.metadata, expires)
-        report = await self._top.write(self._scope, batch, mode)
+        scope = replace(self._scope, more=True) if more else self._scope
+        report = await self._top.write(scope, batch, mode)
         return WriteResult(report.written, report.skipped)
 
     async def update(
@@ -353,9 +360,12 @@ class _Stream:
         self.done = WriteResult(0)
         self.rows = 0
 
-    async def send(self, to: CollectionVerbs, chunk: list[Any], mode: Mode, lifetime: timedelta | None) -> None:
+    async def send(
+        self, to: CollectionVerbs, chunk: list[Any], mode: Mode, lifetime: timedelta | None, *, more: bool
+    ) -> None:
         try:
-            self.done += await to._send(Batch.of(chunk, dimension=to.spec.dimension), mode, lifetime)  # noqa: SLF001
+            batch = Batch.of(chunk, dimension=to.spec.dimension)
+            self.done += await to._send(batch, mode, lifetime, more=more)  # noqa: SLF001
         except VectorkitError as error:
             located = _shift(error, self.rows)
             if not self.rows:

@@ -1,0 +1,1 @@
+"""Chroma: `chroma:///path` and `chroma://host:port`."""

@@ -1,0 +1,1 @@
+"""PostgreSQL with pgvector: `postgresql://user@host/database`."""
