@@ -243,8 +243,8 @@ class Target:
     @property
     def shown(self) -> str:
         """The URL without secrets, for messages."""
-        place = self.path or self.host + (f":{self.port}" if self.port else "")
-        return f"{self.scheme}://{place}"
+        port = f":{self.port}" if self.port else ""
+        return f"{self.scheme}://{self.host}{port}{self.path}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

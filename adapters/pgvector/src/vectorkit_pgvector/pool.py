@@ -1,0 +1,281 @@
+"""Connections of either colour from psycopg's pool: bounded in time, looked at before use, and their errors in our words.
+
+A lease costs no round trip: a connection that the server has ended has something to read, which a glance at its socket shows.
+"""
+
+import os
+import select
+from collections.abc import Mapping
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.adapt import Dumper
+from psycopg.pq import ConnStatus, Format
+from psycopg.types.string import TextBinaryLoader
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout
+
+from vectorkit.adapter import Target
+from vectorkit.errors import (
+    Ambiguous,
+    Closed,
+    ConfigError,
+    Corrupt,
+    DeadlineExceeded,
+    InvalidRecord,
+    NotFound,
+    Unavailable,
+    Unsupported,
+    VectorkitError,
+)
+from vectorkit.runtime import Runtime
+from vectorkit_pgvector.convert import WIRES
+from vectorkit_pgvector.options import PgvectorOptions
+
+PARAMETERS = frozenset(
+    {
+        "application_name", "channel_binding", "host", "hostaddr", "require_auth", "sslcert", "sslcrl", "sslkey", "sslmode",
+        "sslnegotiation", "sslrootcert", "target_session_attrs",
+    }
+)  # fmt: skip
+
+
+class _Bounded(psycopg.Connection[Any]):
+    """A connection whose waits end at `until`, whatever the server does; it is closed then, being in the middle of something."""
+
+    until: float | None = None
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        if self.until is None:
+            return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, max(0.0, self.until - monotonic()))
+        except pg._WaitTimeout as error:  # noqa: SLF001 - psycopg's own, and it has no public name
+            self.pgconn.finish()
+            raise DeadlineExceeded("PostgreSQL did not answer in time; a write may have landed") from error
+
+
+class _BoundedAsync(psycopg.AsyncConnection[Any]):
+    """The same for an event loop."""
+
+    until: float | None = None
+
+    async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        if self.until is None:
+            return await super().wait(gen, interval, timeout)
+        try:
+            return await super().wait(gen, interval, max(0.0, self.until - monotonic()))
+        except pg._WaitTimeout as error:  # noqa: SLF001
+            self.pgconn.finish()
+            raise DeadlineExceeded("PostgreSQL did not answer in time; a write may have landed") from error
+
+
+class Pool:
+    """Where connections come from. Raises Closed once closed, and in a process forked from the one that opened it."""
+
+    def __init__(self, target: Target, options: PgvectorOptions, runtime: Runtime) -> None:
+        self.shown = target.shown
+        self._options = options
+        self._runtime = runtime
+        self._settings = _settings(target, options)
+        self._pid = os.getpid()
+        self._closed = False
+        made: dict[str, Any] = {
+            "kwargs": self._settings,
+            "min_size": 0,
+            "max_size": options.pool_size,
+            "timeout": options.connect_timeout,
+            "num_workers": 2,
+            "open": False,
+        }
+        self.native: ConnectionPool[Any] | AsyncConnectionPool[Any]
+        if runtime.colour == "sync":
+            self.native = ConnectionPool(connection_class=_Bounded, configure=_prepare, **made)
+        else:
+            self.native = AsyncConnectionPool(connection_class=_BoundedAsync, configure=_prepare_async, **made)
+
+    async def open(self) -> None:
+        """Connect once by hand, so that what is wrong is told at once and in its own words; then open the pool."""
+        bound = self._options.timeout
+        kind: Any = _Bounded if self._runtime.colour == "sync" else _BoundedAsync
+        try:
+            conn = await self._runtime.call(kind.connect, **self._settings)
+        except psycopg.Error as error:
+            raise translated(error, self.shown) from error
+        conn.until = None if bound is None else monotonic() + bound
+        await self._runtime.call(conn.close)
+        await self._runtime.call(self.native.open)
+
+    def lease(self) -> "_Lease":
+        """`async with pool.lease() as connection`."""
+        if self._closed:
+            raise Closed(f"{self.shown} was closed; connect again")
+        if os.getpid() != self._pid:
+            raise Closed(f"{self.shown} was opened before this process was forked; connect again in the child")
+        return _Lease(self.native, self._runtime, self._options, self.shown)
+
+    async def close(self) -> None:
+        """Close every connection and end the pool's threads or tasks. Twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        if os.getpid() == self._pid:
+            await self._runtime.call(self.native.close)
+
+
+class _Lease:
+    """A connection taken from the pool and given back, whatever happened."""
+
+    __slots__ = ("_options", "_pool", "_runtime", "_shown", "conn")
+
+    def __init__(self, pool: Any, runtime: Runtime, options: PgvectorOptions, shown: str) -> None:
+        self._pool = pool
+        self._runtime = runtime
+        self._options = options
+        self._shown = shown
+        self.conn: Any = None
+
+    async def __aenter__(self) -> Any:
+        bound = self._options.timeout
+        until = None if bound is None else monotonic() + bound
+        patience = self._options.connect_timeout if bound is None else min(bound, self._options.connect_timeout)
+        conn = await self._get(patience)
+        while _ended(conn):
+            await self._give(conn)
+            conn = await self._get(patience if until is None else max(0.0, until - monotonic()))
+        conn.until = until
+        self.conn = conn
+        return conn
+
+    async def _get(self, patience: float) -> Any:
+        try:
+            return await self._runtime.call(self._pool.getconn, patience)
+        except PoolTimeout as error:
+            told = f"{self._shown}: no connection within {patience:.3g} s; the server is down, or all {self._options.pool_size} are busy"
+            if self._options.timeout is not None and patience < self._options.connect_timeout:
+                raise DeadlineExceeded(told) from error
+            raise Unavailable(told) from error
+        except PoolClosed as error:
+            raise Closed(f"{self._shown} was closed; connect again") from error
+
+    async def _give(self, conn: Any) -> None:
+        await self._runtime.call(self._pool.putconn, conn)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        await self._give(self.conn)
+
+
+def _ended(conn: Any) -> bool:
+    """Whether the server has hung up on an idle connection: then there is something to read. It is closed here."""
+    pgconn = conn.pgconn
+    try:
+        for _ in range(3):  # a farewell, then the end of the stream
+            poll = select.poll()
+            poll.register(pgconn.socket, select.POLLIN)
+            if not poll.poll(0):
+                break
+            pgconn.consume_input()
+    except (psycopg.Error, OSError):
+        pass
+    else:
+        if pgconn.status == ConnStatus.OK:
+            return False
+    pgconn.finish()
+    return True
+
+
+class _WireDumper(Dumper):
+    """Bytes that are in PostgreSQL's form already."""
+
+    format = Format.BINARY
+
+    def dump(self, obj: Any) -> Any:
+        return bytes(obj)
+
+
+_DUMPERS = [(wire, type(f"_{wire.__name__}Dumper", (_WireDumper,), {"oid": wire.oid})) for wire in WIRES]
+
+
+def _prepare(conn: psycopg.Connection[Any]) -> None:
+    for wire, dumper in _DUMPERS:
+        conn.adapters.register_dumper(wire, dumper)
+    conn.adapters.register_loader("json", TextBinaryLoader)  # the document as text: json.loads would lose 1.0 and -0.0
+
+
+async def _prepare_async(conn: psycopg.AsyncConnection[Any]) -> None:
+    _prepare(conn)  # type: ignore[arg-type]  # both have `adapters`
+
+
+def _settings(target: Target, options: PgvectorOptions) -> dict[str, Any]:
+    """What psycopg connects with. The password goes nowhere else."""
+    # Plans are made for the values at hand: a generic one is 30 to 150 times slower where a filter is narrow.
+    session = ["plan_cache_mode=force_custom_plan", "search_path=pg_catalog"]
+    if target.read_only:
+        session.append("default_transaction_read_only=on")
+    if options.timeout is not None:  # the server stops working on what nobody waits for
+        session.append(f"statement_timeout={int(options.timeout * 1_000) + 1_000}")
+    settings: dict[str, Any] = {
+        "host": target.host,
+        "port": target.port,
+        "user": target.user,
+        "password": target.secret,
+        "dbname": target.path.strip("/"),
+        "application_name": "vectorkit",
+        **target.parameters,
+    }
+    kept = {name: value for name, value in settings.items() if value not in {"", None}}
+    waits = max(1, int(options.connect_timeout))
+    return {
+        **kept,
+        "options": " ".join(f"-c {item}" for item in session),
+        "client_encoding": "UTF8",
+        "connect_timeout": waits,
+        "autocommit": True,
+    }
+
+
+# --------------------------------------------------------------------------------------------- errors
+
+_ADVICE: Mapping[str, str] = {
+    "53100": "the server's disk is full",
+    "53300": "the server has no connection left; lower pool_size or raise max_connections",
+}
+
+
+def lost(error: psycopg.Error) -> bool:
+    """Whether the connection ended under the statement, so that nobody knows what became of it."""
+    state = error.sqlstate or ""
+    return isinstance(error, psycopg.OperationalError) and (not state or state.startswith(("08", "57P")))
+
+
+def translated(error: psycopg.Error, shown: str, *, inserting: bool = False) -> VectorkitError:
+    """The error in our words, for `raise … from`; `inserting`: a lost reply leaves it open whether rows are there."""
+    state = error.sqlstate or ""
+    told = str(error.diag.message_primary or error).strip().partition("\n")[0]
+    message = f"{shown}: {told}"
+    match error:
+        case pg.UndefinedTable() | pg.InvalidSchemaName():
+            return NotFound(f"{message} (the collection was dropped)")
+        case pg.InvalidPassword() | pg.InvalidAuthorizationSpecification() | pg.InvalidCatalogName():
+            return ConfigError(message)
+        case pg.InsufficientPrivilege():
+            return ConfigError(f"{message}; this role needs rights on the schema and its tables")
+        case pg.ReadOnlySqlTransaction():
+            return Unsupported(f"{message}; connect without read_only=True, and to a server that is no replica, to write")
+        case pg.QueryCanceled():
+            return DeadlineExceeded(message)
+        case pg.ProgramLimitExceeded():
+            return InvalidRecord(f"{message}; a row is too large for PostgreSQL or one of its indexes")
+        case _ if state.startswith("XX001") or state.startswith("XX002"):
+            return Corrupt(f"{message}; restore the database from a backup, or REINDEX if it is an index")
+    if lost(error):
+        if inserting:
+            return Ambiguous(f"{message}; the reply was lost, and the rows of this insert may or may not be there")
+        if "password authentication failed" in told or "no password supplied" in told or "does not exist" in told:
+            return ConfigError(message)
+        return Unavailable(message)
+    if isinstance(error, psycopg.OperationalError) or state[:2] in {"40", "53", "55", "57"}:
+        return Unavailable(f"{message}{'; ' + _ADVICE[state] if state in _ADVICE else ''}")
+    return VectorkitError(message)
