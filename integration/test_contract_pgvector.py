@@ -13,16 +13,16 @@ from vectorkit.testing import AdapterContract
 
 class TestPgvector(AdapterContract):
     @pytest.fixture
-    def target(self, pgvector_url: Any) -> Any:
-        return pgvector_url
+    def target(self, pgvector_target: Any) -> Any:
+        return pgvector_target
 
 
 class TestPgvectorHNSW(AdapterContract):
     index: ClassVar[Any] = vk.HNSW(m=16, ef_construction=100, full_scan_threshold=0)
 
     @pytest.fixture
-    def target(self, pgvector_url: Any) -> Any:
-        return pgvector_url
+    def target(self, pgvector_target: Any) -> Any:
+        return pgvector_target
 
 
 _HALF = "never: a halfvec holds numbers up to 65504 (https://github.com/pgvector/pgvector#half-precision-indexing); larger ones are refused"
@@ -37,8 +37,8 @@ class TestPgvectorHalfHNSW(AdapterContract):
     }
 
     @pytest.fixture
-    def target(self, pgvector_url: Any) -> Any:
-        return pgvector_url
+    def target(self, pgvector_target: Any) -> Any:
+        return pgvector_target
 
 
 @pytest.mark.slow
@@ -46,5 +46,5 @@ class TestPgvectorIVF(AdapterContract):
     index: ClassVar[Any] = vk.IVF(full_scan_threshold=0)
 
     @pytest.fixture
-    def target(self, pgvector_url: Any) -> Any:
-        return pgvector_url
+    def target(self, pgvector_target: Any) -> Any:
+        return pgvector_target

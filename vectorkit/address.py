@@ -52,7 +52,8 @@ async def open_store(
     target = _target(url, backend, typed, read_only, str(secret))
     ticking = _clock(clock)
     adapter = await backend.open(target, runtime)
-    return StoreVerbs(Checked(adapter, clock=ticking, residual_limit=limit), runtime, clock=ticking, shown=target.shown)
+    top = Checked(adapter, runtime, clock=ticking, residual_limit=limit)
+    return StoreVerbs(top, runtime, clock=ticking, shown=target.shown)
 
 
 def _bool(name: str, value: Any) -> bool:

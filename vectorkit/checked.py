@@ -14,6 +14,7 @@ from vectorkit.codec import clean_metadata, to_micros
 from vectorkit.errors import InvalidArgument, InvalidRecord, NotFound, PartialFailure, Unsupported, VectorkitError
 from vectorkit.filters import EVERY_ROW, NO_ROW, Node, as_node, fit, leaves, push_not, to_text
 from vectorkit.ranking import sort_hits
+from vectorkit.runtime import Runtime, heavy
 from vectorkit.types import Batch, Clause, CollectionSpec, Cursor, Explanation, Hits, Page, Record, Stats
 from vectorkit.validate import check_batch, check_declared, check_k, check_queries
 
@@ -36,8 +37,11 @@ _NO_TRACE = _Trace()
 class Checked:
     """An Adapter over an Adapter. Above it a Plan is only its `where` and a Scope names the logical collection."""
 
-    def __init__(self, adapter: Adapter, *, clock: Callable[[], datetime], residual_limit: int = 100_000) -> None:
+    def __init__(
+        self, adapter: Adapter, runtime: Runtime, *, clock: Callable[[], datetime], residual_limit: int = 100_000
+    ) -> None:
         self.adapter = adapter
+        self._runtime = runtime
         self.capability: Capability = adapter.capability
         self.residual_limit = residual_limit
         self._clock = clock
@@ -141,7 +145,7 @@ class Checked:
             raise Unsupported(f"{self.capability.store} cannot insert without overwriting; use upsert")
 
         async def act(spec: CollectionSpec, concrete: Scope) -> WriteReport:
-            checked = check_batch(spec, batch)
+            checked = await heavy(self._runtime, len(batch), lambda: check_batch(spec, batch))
             limit = self.capability.max_rows_per_write
             if limit is None or len(checked) <= limit:
                 return await self.adapter.write(concrete, checked, mode)

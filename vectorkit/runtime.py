@@ -225,3 +225,11 @@ class AsyncRuntime:
         if self._pool is not None:
             self._pool.shutdown(wait=True)
             self._pool = None
+
+
+HEAVY = 256  # rows from which checking and packing take long enough to keep an event loop from its other tasks
+
+
+async def heavy(runtime: Runtime, rows: int, work: Callable[[], T]) -> T:
+    """Work that takes longer the more rows there are: here for few, off the event loop for many."""
+    return work() if rows < HEAVY else await runtime.offload(work)

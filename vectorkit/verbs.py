@@ -26,7 +26,7 @@ from vectorkit.errors import (
 )
 from vectorkit.filters import EVERY_ROW, Filter, coerce
 from vectorkit.retrieval.fusion import RRF, Fusion, fuse_hits
-from vectorkit.runtime import Runtime
+from vectorkit.runtime import Runtime, heavy
 from vectorkit.types import (
     Batch,
     CollectionSpec,
@@ -147,7 +147,7 @@ class CollectionVerbs:
         if isinstance(records, Batch):
             return await self._send(records, mode, lifetime)
         if isinstance(records, list | tuple):
-            return await self._send(Batch.of(records, dimension=self.spec.dimension), mode, lifetime)
+            return await self._send(await self._batch(records), mode, lifetime)
         if isinstance(records, AsyncIterable):
             return await self._write_async(records, mode, lifetime)
         if isinstance(records, str | bytes | Mapping | Record) or not isinstance(records, Iterable):
@@ -173,9 +173,11 @@ class CollectionVerbs:
             await stream.send(self, chunk, mode, lifetime, more=False)
         return stream.done
 
-    async def _send(
-        self, batch: Batch, mode: Mode, lifetime: timedelta | None, *, more: bool = False
-    ) -> WriteResult:
+    async def _batch(self, records: Sequence[Record]) -> Batch:
+        dimension = self.spec.dimension
+        return await heavy(self.store.runtime, len(records), lambda: Batch.of(records, dimension=dimension))
+
+    async def _send(self, batch: Batch, mode: Mode, lifetime: timedelta | None, *, more: bool = False) -> WriteResult:
         if not len(batch):
             return WriteResult(0)
         if lifetime is not None:
@@ -364,7 +366,7 @@ class _Stream:
         self, to: CollectionVerbs, chunk: list[Any], mode: Mode, lifetime: timedelta | None, *, more: bool
     ) -> None:
         try:
-            batch = Batch.of(chunk, dimension=to.spec.dimension)
+            batch = await to._batch(chunk)  # noqa: SLF001
             self.done += await to._send(batch, mode, lifetime, more=more)  # noqa: SLF001
         except VectorkitError as error:
             located = _shift(error, self.rows)

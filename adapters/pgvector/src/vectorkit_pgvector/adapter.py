@@ -26,10 +26,10 @@ from vectorkit.adapter import (
     Target,
     WriteReport,
 )
-from vectorkit.codec import NEVER, decode, encode
-from vectorkit.errors import AlreadyExists, NotFound, Unsupported
+from vectorkit.codec import decode, encode
+from vectorkit.errors import AlreadyExists, InvalidArgument, InvalidRecord, NotFound, Unsupported, VectorkitError
 from vectorkit.filters import Node
-from vectorkit.runtime import Runtime
+from vectorkit.runtime import Runtime, heavy
 from vectorkit.types import (
     HNSW,
     IVF,
@@ -44,6 +44,7 @@ from vectorkit.types import (
     make_hit,
 )
 from vectorkit_pgvector import convert, filters, indexing, wide
+from vectorkit_pgvector.adopt import source
 from vectorkit_pgvector.catalogue import Catalogue, prepare
 from vectorkit_pgvector.convert import Wire, bigint, text, texts
 from vectorkit_pgvector.filters import Condition
@@ -99,7 +100,9 @@ class PgvectorAdapter:
 
     capability = CAPABILITY
 
-    def __init__(self, pool: Pool, catalogue: Catalogue, runtime: Runtime, options: PgvectorOptions, *, read_only: bool) -> None:
+    def __init__(
+        self, pool: Pool, catalogue: Catalogue, runtime: Runtime, options: PgvectorOptions, *, read_only: bool
+    ) -> None:
         self._pool = pool
         self._catalogue = catalogue
         self._runtime = runtime
@@ -161,11 +164,34 @@ class PgvectorAdapter:
         return made
 
     async def adopt(self, name: str, spec: CollectionSpec, rows: Iterable[Record] | None) -> CollectionSpec:
-        from vectorkit_pgvector.adopt import adopt
-
+        """Copy a plain pgvector table into a new collection, in one transaction; see `adopt.py` for the name."""
         self._writable()
         _check(spec)
-        return await adopt(self, name, spec, rows)
+        if rows is not None:
+            raise InvalidArgument("a table's rows have no order; adopt takes rows= only where vectors come from a file")
+
+        async def act(conn: Any) -> CollectionSpec:
+            call = self._runtime
+            async with self._transaction(conn):
+                found = await source(conn, call, name, spec, self._catalogue.place.extension)
+                made = await self._catalogue.create(conn, spec)
+                table = self._catalogue.table(made)
+                await found.open(conn, call)
+                count = 0
+                while (batch := await found.batch(conn, call, made, count)) is not None:
+                    convert.check_limits(made, batch, half=table.half)
+                    await self._copy(conn, table.copy, convert.rows_of(made, batch, ""))
+                    count += len(batch)
+            known = self._known[made.physical] = _Known(table, False, CALIBRATED, monotonic())
+            await self._index_after(conn, known, Scope(collection=made.physical), count)
+            return made
+
+        try:
+            return await self._run(act)
+        except VectorkitError as error:
+            if isinstance(error.__cause__, pg.UniqueViolation):
+                raise InvalidRecord(f"{name!r} has an id twice; nothing was adopted", field="id") from error.__cause__
+            raise
 
     async def describe(self, name: str) -> CollectionSpec:
         return await self._run(lambda conn: self._catalogue.describe(conn, name), again=True)
@@ -203,8 +229,12 @@ class PgvectorAdapter:
         async def act(conn: Any) -> WriteReport:
             known = await self._table(conn, scope)
             spec = known.table.spec
-            convert.check_limits(spec, batch, half=known.table.half)
-            rows = await self._runtime.offload(lambda: convert.rows_of(spec, batch, scope.tenant))
+
+            def pack() -> list[list[bytes | None]]:
+                convert.check_limits(spec, batch, half=known.table.half)
+                return convert.rows_of(spec, batch, scope.tenant)
+
+            rows = await heavy(self._runtime, len(batch), pack)
             report = await self._write(conn, known, scope, rows, mode)
             await self._index_after(conn, known, scope, report.written)
             return report
@@ -258,7 +288,9 @@ class PgvectorAdapter:
             return
         threshold = indexing.threshold(table.spec)
         if known.unindexed is None:
-            counted = await self._all(conn, f"SELECT count(*) FROM (SELECT FROM {table.name} LIMIT {threshold + 1}) AS few", ())
+            counted = await self._all(
+                conn, f"SELECT count(*) FROM (SELECT FROM {table.name} LIMIT {threshold + 1}) AS few", ()
+            )
             known.unindexed = counted[0][0]
         if known.unindexed > threshold:
             await self._index(conn, known)
@@ -308,14 +340,14 @@ class PgvectorAdapter:
             tenant = text(scope.tenant)
             if selector.everything:
                 now = -(2**63) if scope.now is None else scope.now
-                counted = await self._all(conn, table.delete_everything, (tenant, bigint(now)))
+                counted = await self._all(conn, table.delete_everything, (bigint(now),))
                 return int(counted[0][0])
             expiring = scope.now is not None
             if selector.ids is None:
                 assert selector.plan is not None
                 native: Condition = selector.plan.native
                 sql = table.delete(ids=False, where=native, expiring=expiring)
-                return await self._changed(conn, sql, (tenant, *values_of(native, *_now(scope))))
+                return await self._changed(conn, sql, values_of(native, *_now(scope)))
             sql = table.delete(ids=True, where=None, expiring=expiring)
             if selector.plan is None:
                 return await self._changed(conn, sql, (tenant, texts(selector.ids), *_now(scope)))
@@ -366,7 +398,9 @@ class PgvectorAdapter:
                 Hits(
                     [_hit(row, spec.metric, query.vectors_back) for row in rows],
                     coverage="complete" if by_index else "exact",
-                    path=f"{kind} or a filter's index, as the planner finds" if by_index else "exact, every matching row",
+                    path=f"{kind} or a filter's index, as the planner finds"
+                    if by_index
+                    else "exact, every matching row",
                 )
                 for rows in found
             ]
@@ -409,7 +443,11 @@ class PgvectorAdapter:
             table = (await self._table(conn, scope)).table
             native: Condition | None = None if query.plan is None else query.plan.native
             sql = table.keyword(
-                ids=query.ids is not None, where=native, expiring=scope.now is not None, k=min(query.k, MOST), vectors=query.vectors_back
+                ids=query.ids is not None,
+                where=native,
+                expiring=scope.now is not None,
+                k=min(query.k, MOST),
+                vectors=query.vectors_back,
             )
             values: dict[str, Any] = {f"p{at}": value for at, value in enumerate(values_of(native, *_now(scope)))}
             values["text"] = text(" ".join(query.words))
@@ -426,7 +464,7 @@ class PgvectorAdapter:
             table = (await self._table(conn, scope)).table
             native: Condition | None = None if plan is None else plan.native
             sql = table.count(where=native, expiring=scope.now is not None)
-            return int((await self._all(conn, sql, (text(scope.tenant), *values_of(native, *_now(scope)))))[0][0])
+            return int((await self._all(conn, sql, values_of(native, *_now(scope))))[0][0])
 
         return await self._run(act, again=True)
 
@@ -438,7 +476,15 @@ class PgvectorAdapter:
         return await self._run(act, again=True)
 
     async def _page(
-        self, conn: Any, table: Table, scope: Scope, plan: Plan | None, cursor: Cursor | None, *, limit: int, vectors: bool
+        self,
+        conn: Any,
+        table: Table,
+        scope: Scope,
+        plan: Plan | None,
+        cursor: Cursor | None,
+        *,
+        limit: int,
+        vectors: bool,
     ) -> Page:
         native: Condition | None = None if plan is None else plan.native
         sql = table.page(vectors=vectors, where=native, expiring=scope.now is not None, limit=limit + 1)
@@ -452,10 +498,14 @@ class PgvectorAdapter:
             known = await self._table(conn, scope)
             known.indexed, known.width = await indexing.look(conn, self._runtime, known.table)
             sql = known.table.count(where=None, expiring=scope.now is not None)
-            rows = int((await self._all(conn, sql, (text(scope.tenant), *_now(scope))))[0][0])
+            rows = int((await self._all(conn, sql, _now(scope)))[0][0])
             sizes, dead = await indexing.sizes(conn, self._runtime, known.table)
             return Stats(
-                rows=rows, index=type(known.table.spec.index).__name__.lower(), indexed=rows if known.indexed else 0, tombstones=dead / max(1, dead + rows), bytes=sizes
+                rows=rows,
+                index=type(known.table.spec.index).__name__.lower(),
+                indexed=rows if known.indexed else 0,
+                tombstones=dead / max(1, dead + rows),
+                bytes=sizes,
             )
 
         return await self._run(act, again=True)
@@ -504,12 +554,12 @@ def _width(spec: CollectionSpec, measured: int, query: Query) -> Wire:
     return text(str(indexing.width(spec, measured, query.k, query.ef_search, query.probes)))
 
 
-def _seen(row: Sequence[Any], vectors: bool, score: float) -> tuple[Any, ...]:  # noqa: FBT001
+def _seen(row: Sequence[Any], vectors: bool, score: float) -> tuple[Any, ...]:
     vector = convert.stored_vector(row[3], row[4]) if vectors else None
     return row[0], score, row[1], decode(row[2]), vector
 
 
-def _hit(row: Sequence[Any], metric: str, vectors: bool) -> Any:  # noqa: FBT001
+def _hit(row: Sequence[Any], metric: str, vectors: bool) -> Any:
     distance = row[-1]
     score = 1.0 - distance if metric == "cosine" else -distance
     return make_hit(*_seen(row, vectors, score))

@@ -49,7 +49,9 @@ async def prepare(conn: Any, call: Runtime, schema: str, shown: str, *, read_onl
     if server < OLDEST_SERVER:
         raise Unsupported(f"{shown}: PostgreSQL {server // 10_000} is too old; vectorkit needs 13 or later")
     if encoding != "UTF8":
-        raise Unsupported(f"{shown}: the database's encoding is {encoding}; text is kept exactly only in one made with ENCODING 'UTF8'")
+        raise Unsupported(
+            f"{shown}: the database's encoding is {encoding}; text is kept exactly only in one made with ENCODING 'UTF8'"
+        )
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
         raise Unsupported(
             f"{shown}: pgvector {version} has no iterative scans, so a filtered query would come back short; install 0.8 or "
@@ -67,7 +69,9 @@ async def _make_extension(conn: Any, call: Runtime, shown: str) -> None:
             "CREATE EXTENSION vector in this database"
         ) from error
     except (pg.FeatureNotSupported, pg.UndefinedFile, pg.UndefinedObject) as error:
-        raise ConfigError(f"{shown}: pgvector is not installed on this server; install its package, 0.8 or later") from error
+        raise ConfigError(
+            f"{shown}: pgvector is not installed on this server; install its package, 0.8 or later"
+        ) from error
     except pg.UniqueViolation:  # somebody else is making it
         pass
 
@@ -81,18 +85,18 @@ class Catalogue:
     """The collections of one place."""
 
     def __init__(self, place: Place, call: Runtime, shown: str) -> None:
-        self._place = place
+        self.place = place
         self._call = call
         self._shown = shown
         self._name = place.catalogue
 
     def table(self, spec: CollectionSpec) -> Table:
         """The table of a spec."""
-        return Table(spec, self._place.schema, self._place.extension)
+        return Table(spec, self.place.schema, self.place.extension)
 
     async def create(self, conn: Any, spec: CollectionSpec) -> CollectionSpec:
         """Make table and entry; in a transaction of the caller's. Raises AlreadyExists."""
-        call, schema = self._call.call, quoted(self._place.schema)
+        call, schema = self._call.call, quoted(self.place.schema)
         await call(conn.execute, _LOCK, (bigint(_LOCK_ID),))
         there = await _one(conn, self._call, "SELECT to_regclass(%s)::text", (text(self._name),))
         if there[0] is None:

@@ -214,11 +214,8 @@ def check_limits(spec: CollectionSpec, batch: Batch, *, half: bool) -> None:
 
 def check_indexed(name: str, value: Any, row: int | None) -> None:
     """Refuse a declared string, or an element of a list of them, that is too long to index. Raises InvalidRecord."""
-    if isinstance(value, str):
-        limit, values = MAX_STR, [value]
-    else:
-        limit, values = MAX_ELEMENT, value or ()
-    for item in values:
+    limit = MAX_STR if isinstance(value, str) else MAX_ELEMENT
+    for item in [value] if isinstance(value, str) else value or ():
         if len(item) > limit // 4 and len(item.encode()) > limit:
             raise InvalidRecord(
                 f"field {name!r} is declared, so pgvector indexes it, and holds at most {limit} bytes of UTF-8; "

@@ -48,7 +48,7 @@ def plan(spec: CollectionSpec, where: Node) -> Plan:
         sql = f" {how.upper()} ".join(part.sql for part in parts)
         return Condition(f"({sql})", tuple(value for part in parts for value in part.values))
 
-    folded: tuple[Condition | None, bool] = fold(where, leaf, join)
+    folded = fold(where, leaf, join)
     return Plan(where, *folded)
 
 
@@ -60,9 +60,7 @@ def condition(leaf: AnyLeaf, column: str, kind: Any, *, negated: bool) -> Condit
     return Condition(f"({found.sql}) IS NOT TRUE", found.values) if negated else found
 
 
-def _positive(
-    leaf: Eq | Compare | In | ContainsAll | ContainsAny | StartsWith, column: str, kind: Any
-) -> Condition:
+def _positive(leaf: Eq | Compare | In | ContainsAll | ContainsAny | StartsWith, column: str, kind: Any) -> Condition:
     of: Callable[..., Condition] = lambda sql, *values: Condition(sql, values)  # noqa: E731
     match leaf:
         case Eq(value=value):

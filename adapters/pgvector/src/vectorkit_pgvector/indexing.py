@@ -21,7 +21,7 @@ _SIZES = """SELECT c.relname, CASE c.relkind WHEN 'i' THEN pg_relation_size(c.oi
     AND (c.relname = %s OR c.oid IN (SELECT indexrelid FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid
         WHERE t.relname = %s AND t.relnamespace = n.oid))"""
 _LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
-SAMPLE = 32
+SAMPLE = 20
 ENOUGH = 0.98
 
 
@@ -56,7 +56,10 @@ async def sizes(conn: Any, call: Runtime, table: Table) -> tuple[dict[str, int],
     """Bytes of the table and of each index on disk, and dead rows."""
     names = (text(table.schema), text(table.relation), text(table.relation))
     found = await _all(conn, call, _SIZES, names)
-    rows = {"table on disk" if name == table.relation else f"index {name.rpartition(':')[2]} on disk": size for name, size, _ in found}
+    rows = {
+        "table on disk" if name == table.relation else f"index {name.rpartition(':')[2]} on disk": size
+        for name, size, _ in found
+    }
     return rows, sum(dead for _, _, dead in found)
 
 
@@ -72,7 +75,7 @@ async def build(conn: Any, call: Runtime, table: Table, memory_mb: int) -> int |
         await call.call(conn.execute, f"SET LOCAL maintenance_work_mem = '{wanted}MB'")
         await call.call(conn.execute, table.create_vector_index(rows))
     # For the planner; vectors and texts would be sampled at length and help it in nothing.
-    known = ["id", "expires", *(f"f{at}" for at in range(len(table.spec.fields)))]
+    known = ["tenant", "id", "expires", *(f"f{at}" for at in range(len(table.spec.fields)))]
     await call.call(conn.execute, f"ANALYZE {table.name} ({', '.join(known)})")
     found = await _measure(conn, call, table, rows)
     await call.call(conn.execute, f"COMMENT ON INDEX {table.vector_index_name} IS 'vectorkit: width {found}'")
@@ -92,10 +95,13 @@ async def _measure(conn: Any, call: Runtime, table: Table, rows: int) -> int:
         lists = table.spec.index.lists or lists_for(rows)
         widths = sorted({max(1, min(lists, round(lists * share))) for share in (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)})
     else:
-        widths = [40, 64, 100, 150, 220, 320, 460, 680, 1_000]
+        widths = [40, 64, 100, 160, 250, 400, 640, 1_000]
     share = min(100.0, 100.0 * 20 * SAMPLE / max(rows, 1))
     raw = await _all(
-        conn, call, f"SELECT vector FROM {table.name} TABLESAMPLE BERNOULLI ({share:.6f}) REPEATABLE (0) LIMIT {2 * SAMPLE}", ()
+        conn,
+        call,
+        f"SELECT vector FROM {table.name} TABLESAMPLE BERNOULLI ({share:.6f}) REPEATABLE (0) LIMIT {2 * SAMPLE}",
+        (),
     )
     if len(raw) < 2:
         return widths[0]
@@ -105,13 +111,15 @@ async def _measure(conn: Any, call: Runtime, table: Table, rows: int) -> int:
     for query in queries:
         found = await _all(conn, call, table.nearest_exactly(ids=False, **shape), {"q": query})
         truth.append(found[-1][-1] + 1e-6 * max(1.0, abs(found[-1][-1])) if found else 0.0)
-    wanted = [min(10, rows)] * len(queries)
+    spare = (1 - ENOUGH) * min(10, rows) * len(queries)
     for at in widths:
-        hits = 0
+        missed = 0
         for query, floor in zip(queries, truth, strict=True):
             found = await _all(conn, call, table.nearest(**shape), {"q": query, "width": text(str(at))})
-            hits += sum(row[-1] <= floor for row in found)
-        if hits >= ENOUGH * sum(wanted):
+            missed += min(10, rows) - sum(row[-1] <= floor for row in found)
+            if missed > spare:
+                break
+        else:
             return at
     return widths[-1]
 
@@ -123,4 +131,5 @@ def _between(raw: list[bytes]) -> list[Vector]:
     rows = np.stack([np.frombuffer(one, ">f4", offset=4) for one in raw]).astype(np.float32)
     half = len(rows) // 2
     mixed = (rows[:half] + rows[half : 2 * half]) / 2
-    return [Vector(raw[at][:4] + row.astype(">f4").tobytes()) for at, row in enumerate(np.concatenate([rows[:half], mixed])) if np.any(row)]
+    chosen = np.concatenate([rows[:half], mixed])[1::2]
+    return [Vector(raw[0][:4] + row.astype(">f4").tobytes()) for row in chosen if np.any(row)]

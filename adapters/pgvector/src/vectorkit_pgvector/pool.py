@@ -62,7 +62,7 @@ class _BoundedAsync(psycopg.AsyncConnection[Any]):
 
     until: float | None = None
 
-    async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+    async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - psycopg's
         if self.until is None:
             return await super().wait(gen, interval, timeout)
         try:
@@ -163,7 +163,9 @@ class _Lease:
     async def _give(self, conn: Any) -> None:
         await self._runtime.call(self._pool.putconn, conn)
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         await self._give(self.conn)
 
 
@@ -263,12 +265,14 @@ def translated(error: psycopg.Error, shown: str, *, inserting: bool = False) -> 
         case pg.InsufficientPrivilege():
             return ConfigError(f"{message}; this role needs rights on the schema and its tables")
         case pg.ReadOnlySqlTransaction():
-            return Unsupported(f"{message}; connect without read_only=True, and to a server that is no replica, to write")
+            return Unsupported(
+                f"{message}; connect without read_only=True, and to a server that is no replica, to write"
+            )
         case pg.QueryCanceled():
             return DeadlineExceeded(message)
         case pg.ProgramLimitExceeded():
             return InvalidRecord(f"{message}; a row is too large for PostgreSQL or one of its indexes")
-        case _ if state.startswith("XX001") or state.startswith("XX002"):
+        case _ if state.startswith(("XX001", "XX002")):
             return Corrupt(f"{message}; restore the database from a backup, or REINDEX if it is an index")
     if lost(error):
         if inserting:

@@ -131,9 +131,7 @@ class Table:
         if self.spec.text:
             made.append(f"CREATE INDEX {quoted(self.relation + ':w')} ON {self.name} USING gin (words)")
         if self.spec.expiry:
-            made.append(
-                f"CREATE INDEX {quoted(self.relation + ':e')} ON {self.name} (expires) WHERE expires < {NEVER}"
-            )
+            made.append(f"CREATE INDEX {quoted(self.relation + ':e')} ON {self.name} (expires) WHERE expires < {NEVER}")
         return made
 
     def create_vector_index(self, rows: int) -> str:
@@ -189,12 +187,18 @@ class Table:
     def merge(self) -> str:
         """From the staging table. In the order of ids, so that two writers of the same ids do not deadlock."""
         listed = ", ".join(self.columns)
-        return f"INSERT INTO {self.name} ({listed}) SELECT {listed} FROM pg_temp.vk_stage ORDER BY id {self._on_conflict}"
+        return (
+            f"INSERT INTO {self.name} ({listed}) SELECT {listed} FROM pg_temp.vk_stage ORDER BY id {self._on_conflict}"
+        )
 
     def insert(self, *, expiring: bool) -> str:
         """From the staging table, leaving live rows alone; returns the ids that were left. Parameter: now, if rows expire."""
         listed = ", ".join(self.columns)
-        conflict = f"{self._on_conflict} WHERE {self.name}.expires <= %s" if expiring else "ON CONFLICT (tenant, id) DO NOTHING"
+        conflict = (
+            f"{self._on_conflict} WHERE {self.name}.expires <= %s"
+            if expiring
+            else "ON CONFLICT (tenant, id) DO NOTHING"
+        )
         return (
             f"WITH done AS (INSERT INTO {self.name} ({listed}) SELECT {listed} FROM pg_temp.vk_stage ORDER BY id "
             f"{conflict} RETURNING id) "
@@ -219,25 +223,24 @@ class Table:
         """Parameters: tenant, id to go on after, filter, now."""
         listed = "id, text, metadata, expires" + (", vector, norm" if vectors else "")
         return (
-            f"SELECT {listed} FROM {self.name} WHERE tenant = %s AND id > %s{_clauses(False, where, expiring)} "  # noqa: FBT003
+            f"SELECT {listed} FROM {self.name} WHERE tenant = %s AND id > %s{_clauses(False, where, expiring)} "
             f"ORDER BY id LIMIT {limit}"
         )
 
     def count(self, *, where: Condition | None, expiring: bool) -> str:
-        """Parameters: tenant, filter, now."""
-        return f"SELECT count(*) FROM {self.name} WHERE tenant = %s{_clauses(False, where, expiring)}"  # noqa: FBT003
+        """Parameters: filter, now."""
+        return f"SELECT count(*) FROM {self.name}{_where(_clauses(False, where, expiring))}"
 
     def delete(self, *, ids: bool, where: Condition | None, expiring: bool) -> str:
-        """Parameters: tenant, ids, filter, now."""
+        """Parameters: tenant and ids, or a filter; now. Without ids no row is meant by its tenant: there is but one."""
+        if not ids:
+            return f"DELETE FROM {self.name}{_where(_clauses(ids, where, expiring))}"
         return f"DELETE FROM {self.name} WHERE tenant = %s{_clauses(ids, where, expiring)}"
 
     @cached_property
     def delete_everything(self) -> str:
-        """All rows, counting those that live. Parameters: tenant, now."""
-        return (
-            f"WITH gone AS (DELETE FROM {self.name} WHERE tenant = %s RETURNING expires) "
-            "SELECT count(*) FROM gone WHERE expires > %s"
-        )
+        """All rows, counting those that live. Parameter: now."""
+        return f"WITH gone AS (DELETE FROM {self.name} RETURNING expires) SELECT count(*) FROM gone WHERE expires > %s"
 
     def nearest(self, *, where: Condition | None, expiring: bool, k: int, vectors: bool) -> str:
         """By the index, if the planner finds that worth it. Parameters, by name: q, width; the rest `p0`, `p1`, …
@@ -251,7 +254,7 @@ class Table:
             f"(SELECT set_config('{name}.{width}', %(width)s, true)"
             f" || set_config('{name}.iterative_scan', 'relaxed_order', true)) IS NOT NULL"
         )
-        clauses = settings + _named_clauses(False, where, expiring)  # noqa: FBT003
+        clauses = settings + _named_clauses(False, where, expiring)
         listed = "id, text, metadata" + (", vector, norm" if vectors else "")
         vector = self._type("vector")
         if not self.half:
@@ -260,7 +263,9 @@ class Table:
                 f"WHERE {clauses} ORDER BY d, id LIMIT {k}"
             )
         half = f"{self._type('halfvec')}({self.spec.dimension})"
-        wide = min(2 * k + 16, 2**62)  # 16-bit floats order nearly equal rows otherwise; the distance is then taken from the whole ones
+        wide = min(
+            2 * k + 16, 2**62
+        )  # 16-bit floats order nearly equal rows otherwise; the distance is then taken from the whole ones
         return (
             f"SELECT {listed}, vector {self._operator} %(q)s::{vector} AS d FROM ("
             f"SELECT id, text, metadata, vector, norm FROM {self.name} WHERE {clauses} "
@@ -270,10 +275,10 @@ class Table:
     def nearest_exactly(self, *, ids: bool, where: Condition | None, expiring: bool, k: int, vectors: bool) -> str:
         """Every row that qualifies: no index orders by this expression. Parameters, by name: q, ids; the rest `p0`, `p1`, …"""
         listed = "id, text, metadata" + (", vector, norm" if vectors else "")
-        clauses = "tenant = ''" + _named_clauses(ids, where, expiring)
+        clauses = _named_clauses(ids, where, expiring)
         return (
-            f"SELECT {listed}, (vector {self._operator} %(q)s::{self._type('vector')}) + 0 AS d FROM {self.name} "
-            f"WHERE {clauses} ORDER BY d, id LIMIT {k}"
+            f"SELECT {listed}, (vector {self._operator} %(q)s::{self._type('vector')}) + 0 AS d FROM {self.name}"
+            f"{_where(clauses)} ORDER BY d, id LIMIT {k}"
         )
 
     def keyword(self, *, ids: bool, where: Condition | None, expiring: bool, k: int, vectors: bool) -> str:
@@ -315,7 +320,7 @@ def lists_for(rows: int) -> int:
     return max(1, rows // 1_000 if rows <= 1_000_000 else int(rows**0.5))
 
 
-def _clauses(ids: bool, where: Condition | None, expiring: bool) -> str:  # noqa: FBT001
+def _clauses(ids: bool, where: Condition | None, expiring: bool) -> str:
     parts = ["id = ANY(%s)"] if ids else []
     if where is not None:
         parts.append(where.sql)
@@ -324,11 +329,16 @@ def _clauses(ids: bool, where: Condition | None, expiring: bool) -> str:  # noqa
     return "".join(f" AND {part}" for part in parts)
 
 
-def _named_clauses(ids: bool, where: Condition | None, expiring: bool, prefix: str = "") -> str:  # noqa: FBT001
-    clauses = _clauses(False, where, expiring)  # noqa: FBT003
+def _where(clauses: str) -> str:
+    """The clauses as a whole WHERE, which no clauses need."""
+    return clauses.replace(" AND ", " WHERE ", 1)
+
+
+def _named_clauses(ids: bool, where: Condition | None, expiring: bool, prefix: str = "") -> str:
+    clauses = _clauses(False, where, expiring)
     for at in range(clauses.count("%s")):
         clauses = clauses.replace("%s", f"%(p{at})s", 1)
-    return (f" AND {prefix}id = ANY(%(ids)s)" if ids else "") + clauses
+    return (f" AND {prefix}tenant = '' AND {prefix}id = ANY(%(ids)s)" if ids else "") + clauses
 
 
 def values_of(where: Condition | None, *more: Any) -> tuple[Any, ...]:
