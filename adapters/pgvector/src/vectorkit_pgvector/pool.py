@@ -42,6 +42,9 @@ PARAMETERS = frozenset(
 )  # fmt: skip
 
 
+SOON = 0.3  # seconds in which a connection comes if the server is there
+
+
 class _Bounded(psycopg.Connection[Any]):
     """A connection whose waits end at `until`, whatever the server does; it is closed then, being in the middle of something."""
 
@@ -88,6 +91,7 @@ class Pool:
             "max_size": options.pool_size,
             "timeout": options.connect_timeout,
             "num_workers": 2,
+            "reconnect_timeout": 0.2,  # its own patience would be a backoff that outlasts the server's return
             "open": False,
         }
         self.native: ConnectionPool[Any] | AsyncConnectionPool[Any]
@@ -150,15 +154,32 @@ class _Lease:
         return conn
 
     async def _get(self, patience: float) -> Any:
+        """A connection of the pool's. One that does not come soon is tried for by hand, whose error says what is wrong."""
+        end = monotonic() + patience
+        while True:
+            try:
+                return await self._runtime.call(self._pool.getconn, min(SOON, max(0.0, end - monotonic())))
+            except PoolTimeout as error:
+                if monotonic() >= end:
+                    raise self._none_came(patience) from error
+                if end - monotonic() > 1.0 and self._pool.get_stats()["pool_size"] < self._options.pool_size:
+                    await self._try()
+            except PoolClosed as error:
+                raise Closed(f"{self._shown} was closed; connect again") from error
+
+    async def _try(self) -> None:
         try:
-            return await self._runtime.call(self._pool.getconn, patience)
-        except PoolTimeout as error:
-            told = f"{self._shown}: no connection within {patience:.3g} s; the server is down, or all {self._options.pool_size} are busy"
-            if self._options.timeout is not None and patience < self._options.connect_timeout:
-                raise DeadlineExceeded(told) from error
-            raise Unavailable(told) from error
-        except PoolClosed as error:
-            raise Closed(f"{self._shown} was closed; connect again") from error
+            conn = await self._runtime.call(self._pool.connection_class.connect, **self._pool.kwargs)
+        except psycopg.Error as error:
+            raise translated(error, self._shown) from error
+        await self._runtime.call(conn.close)
+
+    def _none_came(self, patience: float) -> VectorkitError:
+        busy = f"all {self._options.pool_size} are busy, or the server does not answer"
+        told = f"{self._shown}: no connection within {patience:.3g} s; {busy}"
+        if self._options.timeout is not None and patience < self._options.connect_timeout:
+            return DeadlineExceeded(told)
+        return Unavailable(told)
 
     async def _give(self, conn: Any) -> None:
         await self._runtime.call(self._pool.putconn, conn)
