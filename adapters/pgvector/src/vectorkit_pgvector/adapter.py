@@ -522,6 +522,8 @@ class PgvectorAdapter:
                 known.unindexed = counted[0][0]
                 if known.unindexed > indexing.threshold(known.table.spec):
                     await self._index(conn, known)
+            # What this connection did is counted first; VACUUM then says how many dead rows it left.
+            await self._runtime.call(conn.execute, "SELECT pg_stat_force_next_flush()")
             await self._runtime.call(conn.execute, f"VACUUM (ANALYZE) {known.table.name}")
 
         await self._run(act)

@@ -18,7 +18,7 @@ from vectorkit_pgvector.convert import bigint, text
 from vectorkit_pgvector.tables import Table, quoted
 
 OLDEST = (0, 8)  # pgvector: iterative scans, without which a filtered query comes back short
-OLDEST_SERVER = 130_000
+OLDEST_SERVER = 150_000  # what came before is past its end of life
 _FACTS = """SELECT current_setting('server_version_num')::int, current_setting('server_encoding'), e.extversion, n.nspname
     FROM (SELECT 1) AS one LEFT JOIN pg_extension e ON e.extname = 'vector' LEFT JOIN pg_namespace n ON n.oid = e.extnamespace"""
 _LOCK = "SELECT pg_advisory_xact_lock(%s)"
@@ -47,7 +47,7 @@ async def prepare(conn: Any, call: Runtime, schema: str, shown: str, *, read_onl
         facts = await _one(conn, call, _FACTS)
     server, encoding, version, extension = facts
     if server < OLDEST_SERVER:
-        raise Unsupported(f"{shown}: PostgreSQL {server // 10_000} is too old; vectorkit needs 13 or later")
+        raise Unsupported(f"{shown}: PostgreSQL {server // 10_000} is too old; vectorkit needs 15 or later")
     if encoding != "UTF8":
         raise Unsupported(
             f"{shown}: the database's encoding is {encoding}; text is kept exactly only in one made with ENCODING 'UTF8'"

@@ -257,19 +257,23 @@ class Table:
         clauses = settings + _named_clauses(False, where, expiring)
         listed = "id, text, metadata" + (", vector, norm" if vectors else "")
         vector = self._type("vector")
-        if not self.half:
-            return (
-                f"SELECT {listed}, vector {self._operator} %(q)s::{vector} AS d FROM {self.name} "
-                f"WHERE {clauses} ORDER BY d, id LIMIT {k}"
-            )
-        half = f"{self._type('halfvec')}({self.spec.dimension})"
-        wide = min(
-            2 * k + 16, 2**62
-        )  # 16-bit floats order nearly equal rows otherwise; the distance is then taken from the whole ones
+        # More than are wanted are taken from the index where its order is not the last word: 16-bit floats order nearly equal
+        # rows otherwise, and an inverted file stops at the first lists that hold enough rows under the filter.
+        wide = k
+        if self.half:
+            wide = 2 * k + 16
+        if name == "ivfflat" and where is not None:
+            wide = max(wide, 4 * k + 16)
+        distance = f"vector {self._operator} %(q)s::{vector}"
+        if wide == k:
+            return f"SELECT {listed}, {distance} AS d FROM {self.name} WHERE {clauses} ORDER BY d, id LIMIT {k}"
+        order = distance
+        if self.half:
+            half = f"{self._type('halfvec')}({self.spec.dimension})"
+            order = f"{self._halved} {self._operator} %(q)s::{vector}::{half}"
         return (
-            f"SELECT {listed}, vector {self._operator} %(q)s::{vector} AS d FROM ("
-            f"SELECT id, text, metadata, vector, norm FROM {self.name} WHERE {clauses} "
-            f"ORDER BY {self._halved} {self._operator} %(q)s::{vector}::{half} LIMIT {wide}) x ORDER BY d, id LIMIT {k}"
+            f"SELECT {listed}, {distance} AS d FROM (SELECT id, text, metadata, vector, norm FROM {self.name} "
+            f"WHERE {clauses} ORDER BY {order} LIMIT {min(wide, 2**62)}) x ORDER BY d, id LIMIT {k}"
         )
 
     def nearest_exactly(self, *, ids: bool, where: Condition | None, expiring: bool, k: int, vectors: bool) -> str:
