@@ -13,9 +13,17 @@ test-all:
     uv run --group dev pytest -m slow --ignore tests/faults
     uv run --group dev pytest -m slow tests/faults -n 0 -s
 
-# one store's contract: just store faiss
+# one embedded store's contract: just store faiss
 store name:
     uv run --group dev pytest tests/contract/test_contract_{{name}}.py
+
+# real servers, started as children: contract, proof, faults
+servers *args:
+    uv run --group dev pytest integration -m "slow or not slow" {{args}}
+
+# the same against live ones, as docker-compose.yml starts them: just live pgvector,chroma
+live stores:
+    STORES={{stores}} uv run --group dev pytest integration
 
 lint:
     uv run --group dev ruff format --check
@@ -32,12 +40,14 @@ pins:
 
 # the capability table in the docs, from a run of the contract suite
 docs:
-    uv run --group dev pytest tests/contract --vectorkit-table docs/capabilities.md -q
+    uv run --group dev pytest tests/contract integration --vectorkit-table docs/capabilities.md -q
 
 # bare library against vectorkit, as ratios
 bench:
     uv run --group bench python bench/embedded.py
     uv run --group bench python bench/core.py
+    uv run --group bench python bench/postgresql.py
+    uv run --group bench python bench/chroma.py
 
 # what continuous integration runs
 ci:

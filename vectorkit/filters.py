@@ -49,7 +49,7 @@ class Filter:
         raise InvalidFilter("a filter is neither true nor false; combine filters with & | ~, not with and, or, not")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Filter) and self.key() == other.key()
+        return type(self) is type(other) and self.terms == other.terms and self.key() == other.key()
 
     def __hash__(self) -> int:
         return hash(self.key())
