@@ -78,6 +78,8 @@ def test_columns_can_be_named(database: Any) -> None:
         ("UPDATE {} SET embedding = '[0,0,0]' WHERE number = 2", "{}", vk.InvalidRecord, "zero"),
         ("UPDATE {} SET number = 1", "{}?id=number", vk.InvalidRecord, "also row 0"),
         ("UPDATE {} SET metadata = '[1]' WHERE number = 2", "{}", vk.InvalidRecord, "JSON object"),
+        ("UPDATE {} SET seen = 'infinity'", "{}", vk.InvalidRecord, "cannot be kept"),
+        ("UPDATE {} SET metadata = (repeat('[', 3000) || repeat(']', 3000))::jsonb", "{}", vk.InvalidRecord, "deep"),
         ("UPDATE {} SET metadata = '{{\"a\": [[1]]}}' WHERE number = 2", "{}", vk.InvalidRecord, "list"),
         (
             "ALTER TABLE {} ALTER COLUMN embedding TYPE vector; UPDATE {} SET embedding = '[1,2]'",

@@ -84,6 +84,13 @@ def test_what_is_too_old_or_cannot_hold_text_is_refused(fresh: str, postgres: Po
     with raises(vk.Unsupported, "SQL_ASCII", "UTF8"):
         vk.connect(postgres.url("ascii"))
     admin(postgres.url(), "DROP DATABASE ascii")
+    admin(postgres.url(), "CREATE DATABASE letters LOCALE 'C' ENCODING 'UTF8' TEMPLATE template0")
+    with vk.connect(postgres.url("letters")) as store:
+        with raises(vk.Unsupported, "LC_CTYPE", "text=False"):
+            store.create_collection(vk.CollectionSpec("docs", 3))
+        store.create_collection(vk.CollectionSpec("docs", 3, text=False)).upsert([rec("a", [1, 0, 0], "École")])
+        assert [r.text for r in store.collection("docs").scan()] == ["École"]
+    admin(postgres.url(), "DROP DATABASE letters")
 
 
 def test_what_cannot_be_reached_is_told_apart(postgres: PostgresServer) -> None:
@@ -93,6 +100,8 @@ def test_what_cannot_be_reached_is_told_apart(postgres: PostgresServer) -> None:
         vk.connect("postgresql://postgres@127.0.0.1:1/postgres")
     with raises(vk.ConfigError, "sslmoda"):
         vk.connect(postgres.url() + "?sslmoda=require")
+    with raises(vk.ConfigError, "sslmode"):
+        vk.connect(postgres.url() + "?sslmode=foo")
     with raises(vk.Unavailable, "SSL"):
         vk.connect(postgres.url() + "?sslmode=require")
 
@@ -291,3 +300,16 @@ def test_a_dropped_name_made_again_is_another_collection(pgvector_target: Any) -
         with raises(vk.DimensionMismatch):
             docs.query([1, 0, 0])
         assert [r.id for r in docs.scan()] == ["b"], "the name is looked up again, and means what it means now"
+
+
+def test_sums_that_overflow_on_their_way_are_not_lost(pgvector_target: Any) -> None:
+    """pgvector sums in float32: 6e38 − 5.7e38 is infinite, or no number, which it puts last."""
+    with vk.connect(pgvector_target) as store, vk.connect("memory://") as oracle:
+        for at in (store, oracle):
+            docs = at.create_collection(vk.CollectionSpec("docs", 2, metric="dot"))
+            docs.upsert(
+                [rec("best", [3e38, -3e38]), rec("worst", [-3e38, 2e38]), *(rec(f"r{n}", [n, 1]) for n in range(5))]
+            )
+        one, two = (at.collection("docs").query([2, 1.9], k=3) for at in (store, oracle))
+        assert one.ids == two.ids == ["best", "r4", "r3"]
+        assert one[0].score == pytest.approx(two[0].score, rel=1e-5)

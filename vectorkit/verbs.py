@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from vectorkit.adapter import Capability, Change, KeywordQuery, Mode, Plan, Query, Scope, Selector
 from vectorkit.checked import PAGE, Checked
-from vectorkit.codec import Metadata, clean_text
+from vectorkit.codec import Metadata, bad_text, clean_text
 from vectorkit.errors import (
     AlreadyExists,
     Closed,
@@ -72,8 +72,10 @@ class StoreVerbs:
     async def adopt(self, name: str, spec: CollectionSpec, rows: Iterable[Record] | None) -> "CollectionVerbs":
         self.check_open()
         _check_spec(spec)
-        if not isinstance(name, str) or not name or "\0" in name:
-            raise InvalidArgument(f"what to adopt is named by a non-empty string without NUL, got {name!r}")
+        if not isinstance(name, str) or not name or bad_text(name):
+            raise InvalidArgument(
+                f"what to adopt is named by a non-empty string without NUL or surrogates, got {name!r}"
+            )
         return CollectionVerbs(self, await self.top.adopt(name, spec, rows))
 
     async def open(self, name: str) -> "CollectionVerbs":

@@ -3,6 +3,8 @@
 The planner chooses between the filter's index and the vector's; what comes back short of k is asked for again exactly.
 """
 
+import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -49,13 +51,16 @@ from vectorkit_pgvector.catalogue import Catalogue, prepare
 from vectorkit_pgvector.convert import Wire, bigint, text, texts
 from vectorkit_pgvector.filters import Condition
 from vectorkit_pgvector.options import PgvectorOptions
-from vectorkit_pgvector.pool import PARAMETERS, Pool, lost, translated
+from vectorkit_pgvector.pool import PARAMETERS, Pool, lost, translated, undone
 from vectorkit_pgvector.tables import Table, values_of
 
 T = TypeVar("T")
+_log = logging.getLogger("vectorkit.pgvector")
+ATTEMPTS = 5
 FEW = 8  # up to so many rows are one statement's parameters; more are copied
 STALE = 30.0  # seconds for which it is remembered whether there is an index, which another process may make
 WIDE_PAGE = 2_000  # rows read at a time where their scores are taken here
+MOST_FIELDS = 1_500  # a table has at most 1,600 columns
 MOST = 2**62  # rows that a LIMIT takes
 CALIBRATED = 40  # pgvector's own width, until one has been measured
 
@@ -91,8 +96,10 @@ class _Known:
     looked: float
     empty: bool = False
     """That it was just made by this handle, so that rows can be copied straight into it."""
-    unindexed: int | None = None
-    """Rows there, as counted once and by what was written since; None: not counted yet."""
+    unindexed: int = 0
+    """Rows there without an index: as counted when the collection was first met, and what was written since."""
+    worth: int = 0
+    """Rows above which an index is built."""
 
 
 class PgvectorAdapter:
@@ -120,16 +127,23 @@ class PgvectorAdapter:
 
     # ------------------------------------------------------------------------------------- connections
 
-    async def _run(self, act: Callable[[Any], Awaitable[T]], *, again: bool = False, inserting: bool = False) -> T:
-        """Act on a connection; `again`: once more on another one where the first was lost, which a read may be."""
-        lease = self._pool.lease()
-        try:
-            async with lease as conn:
-                return await act(conn)
-        except psycopg.Error as error:
-            if not (again and lost(error)):
-                raise translated(error, self._pool.shown, inserting=inserting) from error
-        return await self._run(act)
+    async def _run(
+        self, act: Callable[[Any], Awaitable[T]], *, again: bool = False, inserting: bool = False, bounded: bool = True
+    ) -> T:
+        """Act on a connection; `again`: once more on another one where the first was lost, which a read may be.
+
+        What the server undid to end a deadlock is done again, whatever it is.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                async with self._pool.lease(bounded=bounded) as conn:
+                    return await act(conn)
+            except psycopg.Error as error:
+                last = attempt == ATTEMPTS - 1
+                if last or not (undone(error) or (again and lost(error) and not attempt)):
+                    raise translated(error, self._pool.shown, inserting=inserting) from error
+                await self._runtime.sleep(0.0 if lost(error) else random.uniform(0.001, 0.02) * 2**attempt)  # noqa: S311
+        raise AssertionError("the last attempt returns or raises")
 
     @asynccontextmanager
     async def _transaction(self, conn: Any) -> AsyncIterator[None]:
@@ -160,7 +174,9 @@ class PgvectorAdapter:
                 return await self._catalogue.create(conn, spec)
 
         made = await self._run(act)
-        self._known[made.physical] = _Known(self._catalogue.table(made), False, CALIBRATED, monotonic(), empty=True)
+        self._known[made.physical] = _Known(
+            self._catalogue.table(made), False, CALIBRATED, monotonic(), empty=True, worth=indexing.threshold(made)
+        )
         return made
 
     async def adopt(self, name: str, spec: CollectionSpec, rows: Iterable[Record] | None) -> CollectionSpec:
@@ -182,16 +198,19 @@ class PgvectorAdapter:
                     convert.check_limits(made, batch, half=table.half)
                     await self._copy(conn, table.copy, convert.rows_of(made, batch, ""))
                     count += len(batch)
-            known = self._known[made.physical] = _Known(table, False, CALIBRATED, monotonic())
-            await self._index_after(conn, known, Scope(collection=made.physical), count)
+            self._known[made.physical] = _Known(
+                table, False, CALIBRATED, monotonic(), unindexed=count, worth=indexing.threshold(made)
+            )
             return made
 
         try:
-            return await self._run(act)
+            made = await self._run(act)
         except VectorkitError as error:
             if isinstance(error.__cause__, pg.UniqueViolation):
                 raise InvalidRecord(f"{name!r} has an id twice; nothing was adopted", field="id") from error.__cause__
             raise
+        await self._index_after(Scope(collection=made.physical), 0)
+        return made
 
     async def describe(self, name: str) -> CollectionSpec:
         return await self._run(lambda conn: self._catalogue.describe(conn, name), again=True)
@@ -215,10 +234,14 @@ class PgvectorAdapter:
             spec = await self._catalogue.describe(conn, scope.collection.rpartition("@")[0])
             if spec.physical != scope.collection:
                 raise NotFound(f"{self._pool.shown}: the collection {spec.name!r} was dropped")
-            known = self._known[scope.collection] = _Known(self._catalogue.table(spec), False, CALIBRATED, 0.0)
+            table = self._catalogue.table(spec)
+            known = _Known(table, False, CALIBRATED, 0.0, worth=indexing.threshold(spec))
+            self._known[scope.collection] = known
         if known.table.indexable and monotonic() - known.looked > STALE:
             known.indexed, known.width = await indexing.look(conn, self._runtime, known.table)
             known.looked = monotonic()
+            if not known.indexed:  # others write too
+                known.unindexed = await self._counted(conn, known.table, known.worth + 1)
         return known
 
     # ------------------------------------------------------------------------------------- writes
@@ -235,16 +258,17 @@ class PgvectorAdapter:
                 return convert.rows_of(spec, batch, scope.tenant)
 
             rows = await heavy(self._runtime, len(batch), pack)
-            report = await self._write(conn, known, scope, rows, mode)
-            await self._index_after(conn, known, scope, report.written)
-            return report
+            return await self._write(conn, known, scope, rows, mode)
 
-        return await self._run(act, inserting=mode != "upsert")
+        report = await self._run(act, inserting=mode != "upsert")
+        await self._index_after(scope, report.written)
+        return report
 
     async def _write(
         self, conn: Any, known: _Known, scope: Scope, rows: list[list[bytes | None]], mode: Mode
     ) -> WriteReport:
         table, call = known.table, self._runtime.call
+        rows.sort(key=_id_of)  # two writers of the same ids then wait for each other instead of deadlocking
         if mode == "upsert" and len(rows) <= FEW:
             known.empty = False
             wires = [wire for row in rows for wire in convert.row_wires(table.spec, row)]
@@ -278,22 +302,36 @@ class PgvectorAdapter:
             for piece in convert.copy_stream(rows):
                 await self._runtime.call(copy.write, piece)
 
-    async def _index_after(self, conn: Any, known: _Known, scope: Scope, written: int) -> None:
-        """Build the vector index at the end of a load that makes it worth it: before, it would cost three times as much."""
+    async def _index_after(self, scope: Scope, written: int) -> None:
+        """Build the vector index at the end of a load that makes it worth it: before, it would cost three times as much.
+
+        The load is committed, and no answer depends on the index: what goes wrong here is logged, and tried again when the
+        collection has doubled. Under a timeout nothing is built here, since that may take minutes: `optimize` does it.
+        """
+        known = self._known[scope.collection]
         table = known.table
         if not table.indexable or known.indexed:
             return
-        known.unindexed = None if known.unindexed is None else known.unindexed + written
-        if scope.more:
+        known.unindexed += written
+        if scope.more or known.unindexed <= known.worth or self._options.timeout is not None:
             return
-        threshold = indexing.threshold(table.spec)
-        if known.unindexed is None:
-            counted = await self._all(
-                conn, f"SELECT count(*) FROM (SELECT FROM {table.name} LIMIT {threshold + 1}) AS few", ()
+
+        async def act(conn: Any) -> None:
+            known.unindexed = await self._counted(conn, table, known.worth + 1)
+            if known.unindexed > known.worth:  # counted: rows that were replaced are no more rows
+                await self._index(conn, known)
+
+        try:
+            await self._run(act)
+        except VectorkitError as error:
+            known.worth = 2 * known.unindexed
+            _log.warning(
+                "the vector index of %r could not be built, and search stays exact: %s", table.spec.name, error
             )
-            known.unindexed = counted[0][0]
-        if known.unindexed > threshold:
-            await self._index(conn, known)
+
+    async def _counted(self, conn: Any, table: Table, most: int) -> int:
+        counted = await self._all(conn, f"SELECT count(*) FROM (SELECT FROM {table.name} LIMIT {most}) AS few", ())
+        return int(counted[0][0])
 
     async def _index(self, conn: Any, known: _Known) -> None:
         built = await indexing.build(conn, self._runtime, known.table, self._options.maintenance_mb)
@@ -326,11 +364,18 @@ class PgvectorAdapter:
                     document = convert.Json(encode(after).encode()) if after else None
                     changes.append((document, *wires, text(scope.tenant), text(row[0])))
                 if changes:
-                    cursor = conn.cursor()
-                    await self._runtime.call(cursor.executemany, table.change(numbers), changes)
+                    await self._change(conn, table.change(numbers), changes)
             return len(changes)
 
         return await self._run(act)
+
+    async def _change(self, conn: Any, sql: str, changes: list[Any]) -> None:
+        cursor = conn.cursor()
+        try:
+            await self._runtime.call(cursor.executemany, sql, changes)  # a pipeline, by psycopg
+        except BaseException:
+            conn.pgconn.finish()
+            raise
 
     async def delete(self, scope: Scope, selector: Selector) -> int:
         self._writable()
@@ -410,9 +455,19 @@ class PgvectorAdapter:
     async def _many(self, conn: Any, sql: str, asked: list[dict[str, Any]]) -> list[list[Any]]:
         """The same statement for each, sent together: one round trip."""
         call = self._runtime.call
-        async with self._runtime.enter(conn.pipeline()):
+        async with self._together(conn):
             cursors = [await call(conn.execute, sql, values, binary=True) for values in asked]
             return [await call(cursor.fetchall) for cursor in cursors]
+
+    @asynccontextmanager
+    async def _together(self, conn: Any) -> AsyncIterator[None]:
+        """A pipeline. One that breaks off leaves psycopg sure of statements that the server never prepared: it ends with it."""
+        try:
+            async with self._runtime.enter(conn.pipeline()):
+                yield
+        except BaseException:
+            conn.pgconn.finish()
+            raise
 
     async def _widely(self, conn: Any, table: Table, scope: Scope, query: Query) -> list[Hits]:
         """The same answer where float32, which pgvector sums in, overflows."""
@@ -450,7 +505,10 @@ class PgvectorAdapter:
                 vectors=query.vectors_back,
             )
             values: dict[str, Any] = {f"p{at}": value for at, value in enumerate(values_of(native, *_now(scope)))}
-            values["text"] = text(" ".join(query.words))
+            said = " ".join(query.words)
+            if len(said.encode()) > convert.MAX_TEXT:
+                raise InvalidArgument(f"pgvector takes up to {convert.MAX_TEXT} bytes of words in a query")
+            values["text"] = text(said)
             if query.ids is not None:
                 values["ids"] = texts(query.ids)
             rows = await self._all(conn, sql, values)
@@ -518,29 +576,37 @@ class PgvectorAdapter:
             known.looked = 0.0
             known = await self._table(conn, Scope(collection=name))
             if known.table.indexable and not known.indexed:
-                counted = await self._all(conn, f"SELECT count(*) FROM {known.table.name}", ())
-                known.unindexed = counted[0][0]
-                if known.unindexed > indexing.threshold(known.table.spec):
+                known.worth = indexing.threshold(known.table.spec)
+                known.unindexed = await self._counted(conn, known.table, known.worth + 1)
+                if known.unindexed > known.worth:
                     await self._index(conn, known)
             # What this connection did is counted first; VACUUM then says how many dead rows it left.
             await self._runtime.call(conn.execute, "SELECT pg_stat_force_next_flush()")
             await self._runtime.call(conn.execute, f"VACUUM (ANALYZE) {known.table.name}")
 
-        await self._run(act)
+        await self._run(act, bounded=False)
 
     async def close(self) -> None:
         await self._pool.close()
 
 
 def _check(spec: CollectionSpec) -> None:
-    """Refuse an index that pgvector does not have."""
+    """Refuse an index that pgvector does not have, and a table that PostgreSQL does not."""
     index = spec.index
+    if len(spec.fields) > MOST_FIELDS:
+        raise Unsupported(
+            f"pgvector holds up to {MOST_FIELDS} declared fields, got {len(spec.fields)}; declare those you filter by"
+        )
     if not isinstance(index, Flat) and index.quantization not in (None, "fp16"):
         raise Unsupported(f"pgvector has no {index.quantization} quantization; use fp16, which is its halfvec, or None")
     if isinstance(index, HNSW) and index.m > 100:
         raise Unsupported(f"pgvector's HNSW takes m up to 100, asked for {index.m}")
     if isinstance(index, HNSW) and index.ef_construction > 1_000:
         raise Unsupported(f"pgvector's HNSW takes ef_construction up to 1000, asked for {index.ef_construction}")
+
+
+def _id_of(row: list[bytes | None]) -> bytes:
+    return row[1] or b""
 
 
 def _strings(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
+import psycopg
 
 from vectorkit.errors import DimensionMismatch, InvalidArgument, InvalidRecord, NotFound
 from vectorkit.runtime import Runtime
@@ -43,7 +44,10 @@ class Source:
     async def batch(self, conn: Any, call: Runtime, spec: CollectionSpec, start: int) -> Batch | None:
         """The next rows, checked; None at the end. Raises InvalidRecord and DimensionMismatch with the row's number in the table."""
         cursor = await call.call(conn.execute, f"FETCH {PAGE} FROM vk_adopted", (), binary=True)
-        rows = await call.call(cursor.fetchall)
+        try:
+            rows = await call.call(cursor.fetchall)
+        except psycopg.DataError as error:
+            raise InvalidRecord(f"{self.shown}: a value past row {start} cannot be kept: {error}", row=start) from error
         if not rows:
             return None
         for at, row in enumerate(rows):
@@ -67,7 +71,10 @@ class Source:
             raise InvalidRecord(f"{self.shown}: {error.detail}", row=row, field=error.field) from None
 
     def _metadata(self, row: Sequence[Any]) -> dict[str, Any]:
-        document = {} if row[3] is None else json.loads(row[3])
+        try:
+            document = {} if row[3] is None else json.loads(row[3])
+        except RecursionError:
+            raise InvalidRecord("the metadata is nested too deep", field="metadata") from None
         if not isinstance(document, dict):
             raise InvalidRecord("the metadata column holds no JSON object", field="metadata")
         found = {key: value for key, value in document.items() if value is not None}

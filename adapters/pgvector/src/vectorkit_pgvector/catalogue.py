@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg import errors as pg
 
-from vectorkit.errors import AlreadyExists, ConfigError, NotFound, Unsupported
+from vectorkit.errors import AlreadyExists, ConfigError, Corrupt, NotFound, Unsupported
 from vectorkit.runtime import Runtime
 from vectorkit.types import LAYOUT, CollectionSpec
 from vectorkit_pgvector.convert import bigint, text
@@ -21,6 +21,7 @@ OLDEST = (0, 8)  # pgvector: iterative scans, without which a filtered query com
 OLDEST_SERVER = 150_000  # what came before is past its end of life
 _FACTS = """SELECT current_setting('server_version_num')::int, current_setting('server_encoding'), e.extversion, n.nspname
     FROM (SELECT 1) AS one LEFT JOIN pg_extension e ON e.extname = 'vector' LEFT JOIN pg_namespace n ON n.oid = e.extnamespace"""
+_WORDS = "SELECT to_tsvector('pg_catalog.simple'::regconfig, 'École，x') @@ 'école'::tsquery"
 _LOCK = "SELECT pg_advisory_xact_lock(%s)"
 _LOCK_ID = 0x766B_6361_7461_6C67  # "vkcatalg"
 
@@ -31,6 +32,8 @@ class Place:
 
     schema: str
     extension: str
+    words: bool
+    """Whether the database's character type knows letters beyond ASCII, which words are cut and folded by."""
 
     @property
     def catalogue(self) -> str:
@@ -57,7 +60,8 @@ async def prepare(conn: Any, call: Runtime, schema: str, shown: str, *, read_onl
             f"{shown}: pgvector {version} has no iterative scans, so a filtered query would come back short; install 0.8 or "
             "later, then ALTER EXTENSION vector UPDATE"
         )
-    return Place(schema, extension)
+    (words,) = await _one(conn, call, _WORDS)
+    return Place(schema, extension, words)
 
 
 async def _make_extension(conn: Any, call: Runtime, shown: str) -> None:
@@ -95,13 +99,20 @@ class Catalogue:
         return Table(spec, self.place.schema, self.place.extension)
 
     async def create(self, conn: Any, spec: CollectionSpec) -> CollectionSpec:
-        """Make table and entry; in a transaction of the caller's. Raises AlreadyExists."""
+        """Make table and entry; in a transaction of the caller's. Raises AlreadyExists, Unsupported."""
+        if spec.text and not self.place.words:
+            raise Unsupported(
+                f"{self._shown}: the database's LC_CTYPE knows no letters beyond ASCII, so keyword search would miss words; "
+                "use a database with a UTF-8 locale (C.UTF-8 will do), or make the collection with text=False"
+            )
         call, schema = self._call.call, quoted(self.place.schema)
         await call(conn.execute, _LOCK, (bigint(_LOCK_ID),))
         there = await _one(conn, self._call, "SELECT to_regclass(%s)::text", (text(self._name),))
         if there[0] is None:
+            made_schema = await _one(conn, self._call, "SELECT to_regnamespace(%s)::text", (text(schema),))
+            if made_schema[0] is None:  # asked first: IF NOT EXISTS wants a right on the database even where it exists
+                await call(conn.execute, f"CREATE SCHEMA {schema}")
             for statement in (
-                f"CREATE SCHEMA IF NOT EXISTS {schema}",
                 f"CREATE SEQUENCE {schema}.vk_generation AS integer",
                 f"""CREATE TABLE {self._name}(
                     name text COLLATE "C" NOT NULL, generation integer NOT NULL, physical text COLLATE "C" NOT NULL UNIQUE,
@@ -150,7 +161,12 @@ class Catalogue:
             raise Unsupported(
                 f"{self._shown}: {name!r} was written with layout {found[0]}; this version reads layout {LAYOUT}"
             )
-        return CollectionSpec.from_json(json.loads(found[1]))
+        try:
+            return CollectionSpec.from_json(json.loads(found[1]))
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise Corrupt(
+                f"{self._shown}: the catalogue's entry of {name!r} is damaged ({error}); restore {self._name} from a backup"
+            ) from error
 
     async def names(self, conn: Any) -> list[str]:
         """Logical names."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from vectorkit.errors import InvalidArgument
 
+LONGEST = 1_000_000  # seconds; the server counts milliseconds in 31 bits
 _SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 
 
@@ -14,7 +15,8 @@ class PgvectorOptions:
     each opened when it is first needed.
 
     timeout: seconds that one call may take before DeadlineExceeded, None for no limit. It holds against a frozen server too,
-    which a server's own statement_timeout does not. connect_timeout: seconds to wait for a connection, new or from the pool.
+    which a server's own statement_timeout does not. `optimize()` is not bounded, and with a timeout it alone builds vector
+    indexes, which may take minutes; without one the end of a load does. connect_timeout: seconds to wait for a connection, new or from the pool.
 
     maintenance_mb: memory that building a vector index may take (MiB); it is given what the index needs, up to this.
     """
@@ -26,9 +28,9 @@ class PgvectorOptions:
     maintenance_mb: int = 1_024
 
     def __post_init__(self) -> None:
-        if not isinstance(self.schema, str) or not _SCHEMA.match(self.schema):
+        if not isinstance(self.schema, str) or not _SCHEMA.match(self.schema) or self.schema.startswith("pg_"):
             raise InvalidArgument(
-                f"schema is 1 to 63 letters, digits and '_', and begins with no digit; got {self.schema!r}"
+                f"schema is 1 to 63 letters, digits and '_', and begins with no digit nor pg_; got {self.schema!r}"
             )
         for name, low, high in (("pool_size", 1, 1_000), ("maintenance_mb", 1, 2**20)):
             value = getattr(self, name)
@@ -38,5 +40,5 @@ class PgvectorOptions:
             value = getattr(self, name)
             if value is None and name == "timeout":
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-                raise InvalidArgument(f"{name} must be a positive number of seconds, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST:
+                raise InvalidArgument(f"{name} must be a positive number of seconds up to {LONGEST}, got {value!r}")

@@ -6,9 +6,11 @@ A lease costs no round trip: a connection that the server has ended has somethin
 import os
 import select
 from collections.abc import Mapping
+from itertools import count
 from time import monotonic
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 import psycopg
 from psycopg import errors as pg
@@ -59,6 +61,13 @@ class _Bounded(psycopg.Connection[Any]):
             self.pgconn.finish()
             raise DeadlineExceeded("PostgreSQL did not answer in time; a write may have landed") from error
 
+    def __del__(self, _: Any = None) -> None:
+        # A Ctrl-C can fall between two bytecodes of a lease: what was taken and not given back goes back as broken.
+        pool: Any = getattr(self, "_pool", None)
+        if pool is not None and not pool.closed:
+            self.pgconn.finish()
+            pool.putconn(self)
+
 
 class _BoundedAsync(psycopg.AsyncConnection[Any]):
     """The same for an event loop."""
@@ -85,40 +94,109 @@ class Pool:
         self._settings = _settings(target, options)
         self._pid = os.getpid()
         self._closed = False
-        made: dict[str, Any] = {
+        self._out: WeakSet[Any] = WeakSet()  # connections that calls have now
+        self.native = self._made()
+
+    def _made(self) -> "ConnectionPool[Any] | AsyncConnectionPool[Any]":
+        options: dict[str, Any] = {
             "kwargs": self._settings,
             "min_size": 0,
-            "max_size": options.pool_size,
-            "timeout": options.connect_timeout,
+            "max_size": self._options.pool_size,
+            "timeout": self._options.connect_timeout,
             "num_workers": 2,
             "reconnect_timeout": 0.2,  # its own patience would be a backoff that outlasts the server's return
             "open": False,
         }
-        self.native: ConnectionPool[Any] | AsyncConnectionPool[Any]
-        if runtime.colour == "sync":
-            self.native = ConnectionPool(connection_class=_Bounded, configure=_prepare, **made)
-        else:
-            self.native = AsyncConnectionPool(connection_class=_BoundedAsync, configure=_prepare_async, **made)
+        if self._runtime.colour == "sync":
+            return ConnectionPool(connection_class=_Bounded, configure=_prepare, **options)
+        return AsyncConnectionPool(connection_class=_BoundedAsync, configure=_prepare_async, **options)
 
     async def open(self) -> None:
         """Connect once by hand, so that what is wrong is told at once and in its own words; then open the pool."""
-        bound = self._options.timeout
-        kind: Any = _Bounded if self._runtime.colour == "sync" else _BoundedAsync
-        try:
-            conn = await self._runtime.call(kind.connect, **self._settings)
-        except psycopg.Error as error:
-            raise translated(error, self.shown) from error
-        conn.until = None if bound is None else monotonic() + bound
-        await self._runtime.call(conn.close)
+        if not await self._reachable(int(self._options.connect_timeout)):
+            raise Unavailable(f"{self.shown}: the server does not answer within {self._options.connect_timeout:.3g} s")
         await self._runtime.call(self.native.open)
 
-    def lease(self) -> "_Lease":
-        """`async with pool.lease() as connection`."""
+    def lease(self, *, bounded: bool = True) -> "_Lease":
+        """`async with pool.lease() as connection`; bounded: by the options' timeout."""
         if self._closed:
             raise Closed(f"{self.shown} was closed; connect again")
         if os.getpid() != self._pid:
             raise Closed(f"{self.shown} was opened before this process was forked; connect again in the child")
-        return _Lease(self.native, self._runtime, self._options, self.shown)
+        return _Lease(self, self._options.timeout if bounded else None)
+
+    async def take(self, bound: float | None) -> Any:
+        """A living connection. Raises Unavailable, or DeadlineExceeded where `bound` seconds are what was too short."""
+        until = None if bound is None else monotonic() + bound
+        patience = self._options.connect_timeout if bound is None else min(bound, self._options.connect_timeout)
+        end = monotonic() + patience
+        while True:
+            conn = await self._next(end, patience)
+            if not _ended(conn):
+                conn.until = until
+                self._out.add(conn)
+                return conn
+            await self.give(conn)
+
+    async def give(self, conn: Any) -> None:
+        """Give a connection back, broken or not."""
+        self._out.discard(conn)
+        await self._runtime.call(conn._pool.putconn, conn)  # noqa: SLF001 - of the pool it came from
+        conn._pool = None  # noqa: SLF001 - it is nobody's now, see _Bounded.__del__
+
+    async def _next(self, end: float, patience: float) -> Any:
+        """What the pool has or makes. Where none lives and none comes soon, one is tried for by hand: its error says what is wrong."""
+        pool = self.native
+        for turn in count():
+            left = max(0.0, end - monotonic())
+            alive = bool(self._out) or pool.get_stats()["pool_available"] > 0
+            try:
+                # In one wait where connections live, since who waits again waits behind all others.
+                return await self._runtime.call(pool.getconn, left if alive else min(SOON, left))
+            except PoolTimeout as error:
+                if monotonic() >= end:
+                    raise self._none_came(patience) from error
+                whole = int(end - monotonic())  # libpq waits for whole seconds, and two at least
+                if whole >= 2 and not self._out:
+                    if not await self._reachable(whole):
+                        raise self._none_came(patience) from error
+                    if (
+                        turn
+                    ):  # the server is there, and the pool makes no connection: a Ctrl-C inside it has lost its count
+                        pool = await self._renewed(pool)
+            except PoolClosed as error:
+                if self._closed or pool is self.native:
+                    raise Closed(f"{self.shown} was closed; connect again") from error
+                pool = self.native
+        raise AssertionError("the loop has no end of its own")
+
+    async def _renewed(self, old: Any) -> Any:
+        """A new pool in place of one that lost its connections."""
+        if self.native is old:
+            made = self._made()
+            await self._runtime.call(made.open)
+            self.native = made
+            await self._runtime.call(old.close)
+        return self.native
+
+    async def _reachable(self, seconds: int) -> bool:
+        """Whether a connection can be made by hand; False when nothing answers. Raises what else is wrong."""
+        kind: Any = _Bounded if self._runtime.colour == "sync" else _BoundedAsync
+        try:
+            conn = await self._runtime.call(kind.connect, **{**self._settings, "connect_timeout": max(2, seconds)})
+        except pg.ConnectionTimeout:
+            return False
+        except psycopg.Error as error:
+            raise translated(error, self.shown) from error
+        await self._runtime.call(conn.close)
+        return True
+
+    def _none_came(self, patience: float) -> VectorkitError:
+        busy = f"all {self._options.pool_size} are busy, or the server does not answer"
+        told = f"{self.shown}: no connection within {patience:.3g} s; {busy}"
+        if self._options.timeout is not None and patience < self._options.connect_timeout:
+            return DeadlineExceeded(told)
+        return Unavailable(told)
 
     async def close(self) -> None:
         """Close every connection and end the pool's threads or tasks. Twice is fine."""
@@ -132,62 +210,24 @@ class Pool:
 class _Lease:
     """A connection taken from the pool and given back, whatever happened."""
 
-    __slots__ = ("_options", "_pool", "_runtime", "_shown", "conn")
+    __slots__ = ("_bound", "_home", "conn")
 
-    def __init__(self, pool: Any, runtime: Runtime, options: PgvectorOptions, shown: str) -> None:
-        self._pool = pool
-        self._runtime = runtime
-        self._options = options
-        self._shown = shown
+    def __init__(self, home: Pool, bound: float | None) -> None:
+        self._home = home
+        self._bound = bound
         self.conn: Any = None
 
     async def __aenter__(self) -> Any:
-        bound = self._options.timeout
-        until = None if bound is None else monotonic() + bound
-        patience = self._options.connect_timeout if bound is None else min(bound, self._options.connect_timeout)
-        conn = await self._get(patience)
-        while _ended(conn):
-            await self._give(conn)
-            conn = await self._get(patience if until is None else max(0.0, until - monotonic()))
-        conn.until = until
-        self.conn = conn
-        return conn
-
-    async def _get(self, patience: float) -> Any:
-        """A connection of the pool's. One that does not come soon is tried for by hand, whose error says what is wrong."""
-        end = monotonic() + patience
-        while True:
-            try:
-                return await self._runtime.call(self._pool.getconn, min(SOON, max(0.0, end - monotonic())))
-            except PoolTimeout as error:
-                if monotonic() >= end:
-                    raise self._none_came(patience) from error
-                if end - monotonic() > 1.0 and self._pool.get_stats()["pool_size"] < self._options.pool_size:
-                    await self._try()
-            except PoolClosed as error:
-                raise Closed(f"{self._shown} was closed; connect again") from error
-
-    async def _try(self) -> None:
-        try:
-            conn = await self._runtime.call(self._pool.connection_class.connect, **self._pool.kwargs)
-        except psycopg.Error as error:
-            raise translated(error, self._shown) from error
-        await self._runtime.call(conn.close)
-
-    def _none_came(self, patience: float) -> VectorkitError:
-        busy = f"all {self._options.pool_size} are busy, or the server does not answer"
-        told = f"{self._shown}: no connection within {patience:.3g} s; {busy}"
-        if self._options.timeout is not None and patience < self._options.connect_timeout:
-            return DeadlineExceeded(told)
-        return Unavailable(told)
-
-    async def _give(self, conn: Any) -> None:
-        await self._runtime.call(self._pool.putconn, conn)
+        self.conn = await self._home.take(self._bound)
+        return self.conn
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        await self._give(self.conn)
+        # A Ctrl-C or a cancel leaves psycopg and the server in doubt about what was prepared: such a connection is not used again.
+        if (error is not None and not isinstance(error, Exception)) or isinstance(error, pg.InvalidSqlStatementName):
+            self.conn.pgconn.finish()
+        await self._home.give(self.conn)
 
 
 def _ended(conn: Any) -> bool:
@@ -195,9 +235,7 @@ def _ended(conn: Any) -> bool:
     pgconn = conn.pgconn
     try:
         for _ in range(3):  # a farewell, then the end of the stream
-            poll = select.poll()
-            poll.register(pgconn.socket, select.POLLIN)
-            if not poll.poll(0):
+            if not _readable(pgconn.socket):
                 break
             pgconn.consume_input()
     except (psycopg.Error, OSError):
@@ -207,6 +245,14 @@ def _ended(conn: Any) -> bool:
             return False
     pgconn.finish()
     return True
+
+
+def _readable(socket: int) -> bool:
+    if not hasattr(select, "poll"):  # Windows, whose select() knows no limit of 1,024
+        return bool(select.select([socket], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class _WireDumper(Dumper):
@@ -261,6 +307,14 @@ def _settings(target: Target, options: PgvectorOptions) -> dict[str, Any]:
 
 # --------------------------------------------------------------------------------------------- errors
 
+# libpq's own words where no server was reached to give a code
+_OF_SETTINGS = (
+    "password authentication failed",
+    "no password supplied",
+    "does not exist",
+    "invalid sslmode",
+    "invalid value for",
+)
 _ADVICE: Mapping[str, str] = {
     "53100": "the server's disk is full",
     "53300": "the server has no connection left; lower pool_size or raise max_connections",
@@ -271,6 +325,11 @@ def lost(error: psycopg.Error) -> bool:
     """Whether the connection ended under the statement, so that nobody knows what became of it."""
     state = error.sqlstate or ""
     return isinstance(error, psycopg.OperationalError) and (not state or state.startswith(("08", "57P")))
+
+
+def undone(error: psycopg.Error) -> bool:
+    """Whether nothing of it was applied: ended by the server to solve a deadlock, or unknown to a connection that forgot it."""
+    return isinstance(error, pg.DeadlockDetected | pg.SerializationFailure | pg.InvalidSqlStatementName)
 
 
 def translated(error: psycopg.Error, shown: str, *, inserting: bool = False) -> VectorkitError:
@@ -298,7 +357,7 @@ def translated(error: psycopg.Error, shown: str, *, inserting: bool = False) -> 
     if lost(error):
         if inserting:
             return Ambiguous(f"{message}; the reply was lost, and the rows of this insert may or may not be there")
-        if "password authentication failed" in told or "no password supplied" in told or "does not exist" in told:
+        if any(sign in told for sign in _OF_SETTINGS):
             return ConfigError(message)
         return Unavailable(message)
     if isinstance(error, psycopg.OperationalError) or state[:2] in {"40", "53", "55", "57"}:

@@ -280,10 +280,10 @@ class Table:
         """Every row that qualifies: no index orders by this expression. Parameters, by name: q, ids; the rest `p0`, `p1`, …"""
         listed = "id, text, metadata" + (", vector, norm" if vectors else "")
         clauses = _named_clauses(ids, where, expiring)
-        return (
-            f"SELECT {listed}, (vector {self._operator} %(q)s::{self._type('vector')}) + 0 AS d FROM {self.name}"
-            f"{_where(clauses)} ORDER BY d, id LIMIT {k}"
-        )
+        distance = f"(vector {self._operator} %(q)s::{self._type('vector')}) + 0"
+        if self.spec.metric == "dot":  # a sum that overflows float32 on its way comes first, so that it is seen
+            distance = f"coalesce(nullif(nullif({distance}, 'NaN'), 'Infinity'), '-Infinity')"
+        return f"SELECT {listed}, {distance} AS d FROM {self.name}{_where(clauses)} ORDER BY d, id LIMIT {k}"
 
     def keyword(self, *, ids: bool, where: Condition | None, expiring: bool, k: int, vectors: bool) -> str:
         """BM25 over the tsvector. Parameters, by name: text, ids; the rest `p0`, `p1`, …
@@ -339,10 +339,9 @@ def _where(clauses: str) -> str:
 
 
 def _named_clauses(ids: bool, where: Condition | None, expiring: bool, prefix: str = "") -> str:
-    clauses = _clauses(False, where, expiring)
-    for at in range(clauses.count("%s")):
-        clauses = clauses.replace("%s", f"%(p{at})s", 1)
-    return (f" AND {prefix}tenant = '' AND {prefix}id = ANY(%(ids)s)" if ids else "") + clauses
+    first, *rest = _clauses(False, where, expiring).split("%s")
+    named = "".join([first, *(f"%(p{at})s{part}" for at, part in enumerate(rest))])
+    return (f" AND {prefix}tenant = '' AND {prefix}id = ANY(%(ids)s)" if ids else "") + named
 
 
 def values_of(where: Condition | None, *more: Any) -> tuple[Any, ...]:
