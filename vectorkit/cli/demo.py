@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 import vectorkit as vk
+from vectorkit.cli.comparing import compare
 from vectorkit.cli.exits import Code, fail, guard
 from vectorkit.cli.interrupt import soft_interrupt
 from vectorkit.cli.options import DebugOption, JsonOption, opened
@@ -51,6 +52,15 @@ def demo(
         str | None,
         typer.Option("--store", "-s", metavar="URL", help="Any store or profile; else FAISS in a temporary folder."),
     ] = None,
+    comparing: Annotated[
+        str | None,
+        typer.Option(
+            "--compare",
+            metavar="STORES",
+            help="Several stores instead, side by side: names (faiss, hnswlib, local, memory, chroma, pgvector), URLs or profiles "
+            "between commas.",
+        ),
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it there, and say what to try next.")] = False,
     collection: Annotated[str, typer.Option(help="The collection's name.")] = "pydocs",
     rows: Annotated[int | None, typer.Option(min=1, help="Load no more than so many texts.")] = None,
@@ -58,6 +68,14 @@ def demo(
     debug: DebugOption = False,
 ) -> None:
     """Search this Python's own documentation: collect, embed, load, ask. No network, no model."""
+    if comparing is not None:
+        with guard(debug):
+            if store is not None or keep:
+                raise vk.ConfigError(
+                    "--compare names its stores itself and leaves nothing: it goes without --store and --keep"
+                )
+            compare(comparing, [(asked.words, asked.where) for asked in _QUESTIONS], collection, rows, json=json)
+        return
     with guard(debug), _place(store, keep=keep) as url, opened(url, read_only=False) as handle:
         watch = Watch()
         out = console(stderr=json)

@@ -1,0 +1,161 @@
+"""Where integration tests find their stores: servers that they start themselves, or live ones that `$STORES` names.
+
+`STORES=pgvector,chroma pytest integration` runs the tests of those stores alone, against $VECTORKIT_PGVECTOR_URL and
+$VECTORKIT_CHROMA_URL, or the ports of docker-compose.yml; a store that is named and cannot be reached fails its tests.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from integration.servers.chroma import ChromaServer, chroma_request
+from integration.servers.keeper import ServerError
+from integration.servers.live import URLS, live_url, named, shown
+from integration.servers.postgres import PostgresServer
+
+_PLACES = {"pgvector_target": "pgvector", "pgvector_url": "pgvector", "chroma_url": "chroma", "chroma_target": "chroma"}
+_OWN = frozenset(["postgres", "chroma_server"])
+_MARKERS = (
+    "store(name): a test of this store, which $STORES selects; fixtures that give a place in a store say so too",
+    "own: starts, kills or freezes servers of its own, and is not run against live ones",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+    if unknown := [name for name in named() if name not in URLS]:
+        raise pytest.UsageError(f"STORES names {', '.join(unknown)}; there are {', '.join(sorted(URLS))}")
+
+
+def _stores_of(item: pytest.Item) -> set[str]:
+    fixtures = getattr(item, "fixturenames", ())
+    return {_PLACES[name] for name in fixtures if name in _PLACES} | {
+        str(marker.args[0]) for marker in item.iter_markers("store")
+    }
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With $STORES, the tests of those stores and no others."""
+    wanted = set(named())
+    if not wanted:
+        return
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
+    for item in items:
+        own = item.get_closest_marker("own") is not None or _OWN.intersection(getattr(item, "fixturenames", ()))
+        stores = _stores_of(item)
+        (kept if stores and stores <= wanted and not own else left).append(item)
+    config.hook.pytest_deselected(items=left)
+    items[:] = kept
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What was selected, and what tests said with `say`: a worker of xdist cannot print."""
+    for report in [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]:
+        for name, text in getattr(report, "user_properties", ()):
+            if name == "say":
+                terminalreporter.write_line(str(text))
+    if names := named():
+        places = ", ".join(f"{name} at {shown(live_url(name))}" for name in names)
+        terminalreporter.write_line(
+            f"STORES: {places}; deselected: tests of other stores, and those that start, kill or freeze servers of their own"
+        )
+
+
+def _unreachable(store: str, url: str, error: Exception) -> None:
+    pytest.fail(
+        f"STORES names {store}, and there is none at {shown(url)}: {type(error).__name__}: {error}", pytrace=False
+    )
+
+
+@pytest.fixture
+def say(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Print a line at the end of the run."""
+    return lambda text: record_property("say", text)
+
+
+# ------------------------------------------------------------------------------------- PostgreSQL
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server of our own, one a worker."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pgvector_server(request: pytest.FixtureRequest) -> str:
+    """The URL of a database that has the extension, shared by all tests of a worker."""
+    if "pgvector" in named():
+        url = live_url("pgvector")
+        try:
+            with psycopg.connect(url, connect_timeout=5) as connection:
+                connection.execute("SELECT pg_advisory_xact_lock(7)")  # other workers make it at the same moment
+                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        except psycopg.Error as error:
+            _unreachable("pgvector", url, error)
+        return url
+    server: PostgresServer = request.getfixturevalue("postgres")
+    url = server.create_database("shared")
+    server.execute("CREATE EXTENSION vector", "shared")
+    return url
+
+
+@pytest.fixture
+def pgvector_target(pgvector_server: str) -> Iterator[dict[str, str]]:
+    """A fresh schema, as `connect` takes it: 5 ms."""
+    schema = f"vk_{uuid.uuid4().hex}"
+    yield {"url": pgvector_server, "schema": schema}
+    with psycopg.connect(pgvector_server, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
+
+
+@pytest.fixture
+def pgvector_url(pgvector_server: str) -> Iterator[str]:
+    """A fresh database without the extension, as a URL: 100 ms."""
+    name = f"vk_{uuid.uuid4().hex}"
+    with psycopg.connect(pgvector_server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        yield urlsplit(pgvector_server)._replace(path=f"/{name}").geturl()
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+# ------------------------------------------------------------------------------------- Chroma
+
+
+@pytest.fixture(scope="session")
+def chroma_server() -> Iterator[ChromaServer]:
+    """A server of our own, one a worker."""
+    with ChromaServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def chroma_url(request: pytest.FixtureRequest) -> str:
+    """The URL of the server that all tests of a worker share; what a test makes in its default database it drops."""
+    if "chroma" in named():
+        url = live_url("chroma")
+        try:
+            chroma_request(url, "GET", "databases")
+        except (OSError, HTTPException, ServerError) as error:
+            _unreachable("chroma", url, error)
+        return url
+    server: ChromaServer = request.getfixturevalue("chroma_server")
+    return server.url
+
+
+@pytest.fixture
+def chroma_target(chroma_url: str) -> Iterator[dict[str, str]]:
+    """A fresh database of the server, as `connect` takes it: 10 ms."""
+    name = f"vk_{uuid.uuid4().hex}"
+    chroma_request(chroma_url, "POST", "databases", {"name": name})
+    yield {"url": chroma_url, "database": name}
+    chroma_request(chroma_url, "DELETE", f"databases/{name}")

@@ -1,0 +1,61 @@
+"""`vectorkit demo --compare` with every store there is: one line says that the answers are the same, and it has to be true."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import vectorkit as vk
+from integration.servers.live import named
+from vectorkit.cli.app import app
+
+
+def run(*arguments: str, **environment: str) -> Any:
+    result = CliRunner().invoke(app, ["demo", *arguments, "--json"], env=environment)
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_the_same_answers_on_every_store(pgvector_url: str, chroma_url: str, tmp_path: Path) -> None:
+    collection = "compare-everything"
+    names = ["faiss", "local", "memory", "chroma", "pgvector", "chroma #2"]
+    if importlib.util.find_spec("hnswlib") is not None:  # which has to be compiled
+        names.insert(1, "hnswlib")
+    stores = ",".join([*names[:-1], chroma_url])
+    report = run("--compare", stores, "--rows", "2000", "--collection", collection, VECTORKIT_PGVECTOR_URL=pgvector_url)
+    assert [store["name"] for store in report["stores"]] == names
+    assert report["identical"] is True, [asked for asked in report["questions"] if not asked["same"]]
+    for asked in report["questions"]:
+        assert list(asked["answers"]) == names
+        assert all(len(answer["hits"]) == 5 for answer in asked["answers"].values()) or asked["where"]
+        first = asked["answers"]["faiss"]["hits"]
+        for answer in asked["answers"].values():
+            assert [hit["metadata"] for hit in answer["hits"]] == [hit["metadata"] for hit in first]
+            assert [hit["text"] for hit in answer["hits"]] == [hit["text"] for hit in first]
+    for url in (pgvector_url, chroma_url):
+        with vk.connect(url) as store:
+            assert collection not in store.collections()
+
+
+@pytest.mark.own
+@pytest.mark.slow
+def test_the_readmes_command_beside_servers_of_our_own(tmp_path: Path) -> None:
+    assert not named()
+    command = [
+        sys.executable,
+        "-m",
+        "integration.servers",
+        sys.executable,
+        "-c",
+        "from vectorkit.cli import main; main()",
+    ]
+    command += ["demo", "--compare", "faiss,chroma,pgvector"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Identical answers on 3 stores" in done.stdout

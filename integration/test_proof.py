@@ -1,0 +1,52 @@
+"""Two thousand rows and three hundred questions on servers and on embedded Chroma: the answers that every store gives.
+
+tests/contract/test_proof.py asks the stores that need no server; what is asked, and what is right, is in `vectorkit.testing.proof`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vectorkit as vk
+from vectorkit.testing import proof
+from vectorkit.types import Metric
+
+_GRAPH = vk.HNSW(m=16, ef_construction=100, full_scan_threshold=0)
+
+
+def hold(target: Any, index: Any, metric: Metric, say: Callable[[str], None]) -> proof.Report:
+    """Prove it on one store, and say what was found at the end of the run."""
+    with vk.connect(target) as store:
+        report = proof.prove(proof.load(store, index, metric), metric)
+        name = f"{store.capability.store} {type(index).__name__} {metric}"
+    say(f"proof, {name}: {report}")
+    assert not report.wrong, "\n".join([str(report), *report.wrong[:10]])
+    assert report.queries == 200
+    assert not report.recall or float(np.mean(report.recall)) >= proof.RECALL
+    return report
+
+
+@pytest.mark.parametrize("metric", proof.METRICS)
+@pytest.mark.parametrize("index", [vk.Flat(), _GRAPH, vk.IVF(full_scan_threshold=0)], ids=["flat", "hnsw", "ivf"])
+def test_pgvector(index: Any, metric: Metric, pgvector_target: dict[str, str], say: Callable[[str], None]) -> None:
+    report = hold(pgvector_target, index, metric, say)
+    if isinstance(index, vk.Flat):
+        assert report.exact == report.queries
+
+
+def _slow_but(fast: Metric) -> list[Any]:
+    """All metrics; `exact=True` is a scan on Chroma, so that each takes most of a minute and one is enough at a time."""
+    return [pytest.param(metric, marks=() if metric == fast else pytest.mark.slow) for metric in proof.METRICS]
+
+
+@pytest.mark.parametrize("metric", _slow_but("l2"))
+def test_chromas_server(metric: Metric, chroma_target: dict[str, str], say: Callable[[str], None]) -> None:
+    hold(chroma_target, _GRAPH, metric, say)
+
+
+@pytest.mark.parametrize("metric", _slow_but("cosine"))
+def test_chroma_in_this_process(metric: Metric, tmp_path: Path, say: Callable[[str], None]) -> None:
+    hold(f"chroma://{tmp_path}/store", _GRAPH, metric, say)
