@@ -36,7 +36,7 @@ DROP SCHEMA IF EXISTS bare CASCADE; CREATE SCHEMA bare;
 CREATE TABLE bare.rows(tenant text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, seq bigserial, expires bigint NOT NULL,
     metadata json, text text, vector vector(384) NOT NULL, norm double precision, f0 bigint, f1 text COLLATE "C",
     words tsvector GENERATED ALWAYS AS (to_tsvector('simple'::regconfig, regexp_replace(coalesce(text, ''),
-    '[!-/:-@[-`{-~\\u00A0-\\u00A9\\u00AB\\u00BB\\u2000-\\u206F\\u3000-\\u3003\\u3008-\\u3020]+', ' ', 'g'))) STORED,
+    '[!-/:-@[-`{-~\\u00A0-\\u00A9\\u00AB-\\u00B1\\u00B4\\u00B6-\\u00B8\\u00BB\\u00BF\\u2000-\\u206F\\u3000-\\u3003\\u3008-\\u3020]+', ' ', 'g'))) STORED,
     PRIMARY KEY (tenant, id));
 CREATE INDEX ON bare.rows(f0); CREATE INDEX ON bare.rows(f1); CREATE INDEX ON bare.rows USING gin (words)"""
 COPY = "COPY bare.rows(tenant, id, expires, metadata, text, vector, norm, f0, f1) FROM STDIN (FORMAT BINARY)"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,59 @@ def test_cancelled_calls_leave_the_pool_as_it_was(pgvector_target: Any) -> None:
     assert asyncio.run(run()) > 20
 
 
+def test_cancels_while_connections_are_fought_for_lose_none(pgvector_target: Any) -> None:
+    """Eight tasks over two connections, cancelled at random, also while a connection is being given back."""
+
+    async def run() -> None:
+        store = await vk.aconnect({**pgvector_target, "pool_size": 2, "connect_timeout": 5})
+        docs = await store.create_collection(_spec())
+        await docs.upsert(rows(20))
+        chance = random.Random(3)
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            tasks = [asyncio.ensure_future(docs.count()) for _ in range(8)]
+            for task in tasks:
+                await asyncio.sleep(chance.uniform(0, 0.001))
+                if chance.random() < 0.7:
+                    task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.1)
+        stats = store.native.get_stats()
+        assert stats["pool_available"] == stats["pool_size"] <= 2, stats
+        assert await docs.count() == 20
+        await store.close()
+
+    asyncio.run(run())
+
+
+def test_threads_that_fight_for_connections_lose_none(pgvector_target: Any) -> None:
+    with vk.connect({**pgvector_target, "pool_size": 2}) as store:
+        docs = store.create_collection(_spec())
+        failed: list[BaseException] = []
+        end = time.monotonic() + 4
+
+        def ask() -> None:
+            while time.monotonic() < end and not failed:
+                try:
+                    docs.count()
+                except BaseException as error:  # noqa: BLE001
+                    failed.append(error)
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        try:
+            threads = [threading.Thread(target=ask) for _ in range(16)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(interval)
+        assert failed == []
+        stats = store.native.get_stats()
+        assert stats["pool_available"] == stats["pool_size"] <= 2, stats
+
+
 @pytest.mark.own
 def test_an_index_that_cannot_be_built_fails_no_write(
     postgres: PostgresServer, caplog: pytest.LogCaptureFixture
@@ -137,12 +191,36 @@ def test_replaced_rows_are_no_growth(pgvector_target: Any) -> None:
 
 
 def test_under_a_timeout_optimize_alone_builds_the_index(pgvector_target: Any) -> None:
-    with vk.connect({**pgvector_target, "timeout": 5.0}) as store:
+    with vk.connect({**pgvector_target, "timeout": 1.0}) as store:
         docs = store.create_collection(_spec(index=vk.HNSW(full_scan_threshold=20)))
         docs.upsert(rows(30))
         assert docs.stats().indexed == 0
-        docs.optimize()
+        with psycopg.connect(pgvector_target["url"]) as conn, ThreadPoolExecutor(1) as pool:
+            conn.execute(f'LOCK TABLE {pgvector_target["schema"]}."{docs.spec.physical}"')
+            begun = pool.submit(docs.optimize)
+            time.sleep(2.2)  # longer than the timeout and a second, which the server has for a bounded statement
+            assert not begun.done()
+            conn.commit()
+            begun.result()
         assert docs.stats().indexed == 30
+
+
+def test_a_timeout_bounds_the_call_not_each_attempt(pgvector_target: Any) -> None:
+    with vk.connect({**pgvector_target, "timeout": 2.0}) as store, psycopg.connect(pgvector_target["url"]) as conn:
+        docs = store.create_collection(_spec())
+        conn.execute(f'LOCK TABLE {pgvector_target["schema"]}."{docs.spec.physical}"')
+
+        def end_it() -> None:
+            time.sleep(1.5)
+            conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(end_it)
+            begun = time.monotonic()
+            with raises(vk.DeadlineExceeded):
+                docs.count()
+            assert time.monotonic() - begun < 3
+            ended.result()
 
 
 @pytest.mark.own

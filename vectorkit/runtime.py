@@ -9,9 +9,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from vectorkit.errors import Closed, DeadlineExceeded, InvalidArgument
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 
@@ -63,6 +66,9 @@ class Runtime(Protocol):
 
     async def offload(self, fn: Callable[[], T]) -> T:
         """Run blocking work: inline, or in a bounded pool of threads. Once begun it is finished, cancelled or not."""
+
+    async def finish(self, coro: Coroutine[Any, Any, T]) -> T:
+        """Await to the end: cancelled or not, what was begun is finished."""
 
     async def gather(self, *coros: Coroutine[Any, Any, Any]) -> list[Any]:
         """All results in order: in turn, or concurrently. The first failure ends the others and is raised."""
@@ -117,6 +123,9 @@ class SyncRuntime:
 
     async def offload(self, fn: Callable[[], T]) -> T:
         return fn()
+
+    async def finish(self, coro: Coroutine[Any, Any, T]) -> T:
+        return await coro
 
     async def gather(self, *coros: Coroutine[Any, Any, Any]) -> list[Any]:
         done = []
@@ -174,18 +183,12 @@ class AsyncRuntime:
             from concurrent.futures import ThreadPoolExecutor
 
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="vectorkit")
-        work = asyncio.get_running_loop().run_in_executor(self._pool, fn)
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            while not work.done():  # a write that began is finished before the cancel goes on, however often it comes
-                try:
-                    await asyncio.wait([work])
-                except asyncio.CancelledError:
-                    continue
-            if not work.cancelled():
-                work.exception()  # retrieved, so that the loop does not warn
-            raise
+        return await _to_the_end(asyncio.get_running_loop().run_in_executor(self._pool, fn))
+
+    async def finish(self, coro: Coroutine[Any, Any, T]) -> T:
+        import asyncio
+
+        return await _to_the_end(asyncio.ensure_future(coro))
 
     async def gather(self, *coros: Coroutine[Any, Any, Any]) -> list[Any]:
         import asyncio
@@ -225,6 +228,23 @@ class AsyncRuntime:
         if self._pool is not None:
             self._pool.shutdown(wait=True)
             self._pool = None
+
+
+async def _to_the_end(work: "asyncio.Future[T]") -> T:
+    """The work's result. What began is finished before a cancel goes on, however often it comes."""
+    import asyncio
+
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError:
+                continue
+        if not work.cancelled():
+            work.exception()  # retrieved, so that the loop does not warn
+        raise
 
 
 HEAVY = 256  # rows from which checking and packing take long enough to keep an event loop from its other tasks

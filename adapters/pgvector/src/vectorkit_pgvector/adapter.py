@@ -128,15 +128,16 @@ class PgvectorAdapter:
     # ------------------------------------------------------------------------------------- connections
 
     async def _run(
-        self, act: Callable[[Any], Awaitable[T]], *, again: bool = False, inserting: bool = False, bounded: bool = True
+        self, act: Callable[[Any], Awaitable[T]], *, again: bool = False, inserting: bool = False, own: bool = False
     ) -> T:
         """Act on a connection; `again`: once more on another one where the first was lost, which a read may be.
 
         What the server undid to end a deadlock is done again, whatever it is.
         """
+        until = None if own else self._pool.deadline()
         for attempt in range(ATTEMPTS):
             try:
-                async with self._pool.lease(bounded=bounded) as conn:
+                async with self._pool.lease(until, own=own) as conn:
                     return await act(conn)
             except psycopg.Error as error:
                 last = attempt == ATTEMPTS - 1
@@ -226,6 +227,8 @@ class PgvectorAdapter:
                 await self._catalogue.drop(conn, name)
 
         await self._run(act)
+        for physical in [known for known in self._known if known.rpartition("@")[0] == name]:
+            self._known.pop(physical, None)
 
     async def _table(self, conn: Any, scope: Scope) -> _Known:
         """What is known of the scope's collection; looked at once, and its index again from time to time."""
@@ -317,6 +320,12 @@ class PgvectorAdapter:
             return
 
         async def act(conn: Any) -> None:
+            known.indexed, known.width = await indexing.look(
+                conn, self._runtime, table
+            )  # another process may have built it
+            known.looked = monotonic()
+            if known.indexed:
+                return
             known.unindexed = await self._counted(conn, table, known.worth + 1)
             if known.unindexed > known.worth:  # counted: rows that were replaced are no more rows
                 await self._index(conn, known)
@@ -580,11 +589,9 @@ class PgvectorAdapter:
                 known.unindexed = await self._counted(conn, known.table, known.worth + 1)
                 if known.unindexed > known.worth:
                     await self._index(conn, known)
-            # What this connection did is counted first; VACUUM then says how many dead rows it left.
-            await self._runtime.call(conn.execute, "SELECT pg_stat_force_next_flush()")
             await self._runtime.call(conn.execute, f"VACUUM (ANALYZE) {known.table.name}")
 
-        await self._run(act, bounded=False)
+        await self._run(act, own=True)
 
     async def close(self) -> None:
         await self._pool.close()
@@ -638,7 +645,7 @@ async def _open(target: Target, runtime: Runtime) -> PgvectorAdapter:
     pool = Pool(target, options, runtime)
     await pool.open()
     try:
-        async with pool.lease() as conn:
+        async with pool.lease(pool.deadline()) as conn:
             place = await prepare(conn, runtime, options.schema, target.shown, read_only=target.read_only)
     except BaseException as error:
         await pool.close()

@@ -69,11 +69,13 @@ async def build(conn: Any, call: Runtime, table: Table, memory_mb: int) -> int |
         (mine,) = await _all(conn, call, _LOCK, (text(table.name),))
         if not mine[0]:
             return None
+        there, width = await look(conn, call, table)
+        if there:  # built by another process, which has just let go of the lock
+            return width
         (counted,) = await _all(conn, call, f"SELECT count(*) FROM {table.name}", ())
         rows = counted[0]
         wanted = max(64, min(memory_mb, _memory_mb(table, rows)))
         await call.call(conn.execute, f"SET LOCAL maintenance_work_mem = '{wanted}MB'")
-        await call.call(conn.execute, "SET LOCAL statement_timeout = 0")
         await call.call(conn.execute, table.create_vector_index(rows))
     # For the planner; vectors and texts would be sampled at length and help it in nothing.
     known = ["tenant", "id", "expires", *(f"f{at}" for at in range(len(table.spec.fields)))]

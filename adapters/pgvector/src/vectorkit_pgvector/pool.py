@@ -5,6 +5,7 @@ A lease costs no round trip: a connection that the server has ended has somethin
 
 import os
 import select
+import threading
 from collections.abc import Mapping
 from itertools import count
 from time import monotonic
@@ -91,7 +92,9 @@ class Pool:
         self.shown = target.shown
         self._options = options
         self._runtime = runtime
+        self._target = target
         self._settings = _settings(target, options)
+        self._lock = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
         self._out: WeakSet[Any] = WeakSet()  # connections that calls have now
@@ -117,18 +120,31 @@ class Pool:
             raise Unavailable(f"{self.shown}: the server does not answer within {self._options.connect_timeout:.3g} s")
         await self._runtime.call(self.native.open)
 
-    def lease(self, *, bounded: bool = True) -> "_Lease":
-        """`async with pool.lease() as connection`; bounded: by the options' timeout."""
+    def deadline(self) -> float | None:
+        """When a call that begins now has to end, by the options' timeout."""
+        return None if self._options.timeout is None else monotonic() + self._options.timeout
+
+    def lease(self, until: float | None, *, own: bool = False) -> "_Lease":
+        """`async with pool.lease(pool.deadline()) as connection`; own: a new connection that nothing bounds, closed at the end."""
         if self._closed:
             raise Closed(f"{self.shown} was closed; connect again")
         if os.getpid() != self._pid:
             raise Closed(f"{self.shown} was opened before this process was forked; connect again in the child")
-        return _Lease(self, self._options.timeout if bounded else None)
+        return _Lease(self, until, own=own)
 
-    async def take(self, bound: float | None) -> Any:
-        """A living connection. Raises Unavailable, or DeadlineExceeded where `bound` seconds are what was too short."""
-        until = None if bound is None else monotonic() + bound
-        patience = self._options.connect_timeout if bound is None else min(bound, self._options.connect_timeout)
+    async def make(self) -> Any:
+        """A connection outside the pool, for what may take its time."""
+        kept = {name: value for name, value in self._settings.items() if name != "options"}
+        kind: Any = _Bounded if self._runtime.colour == "sync" else _BoundedAsync
+        conn = await self._runtime.call(kind.connect, options=_session(self._target, None), **kept)
+        _prepare(conn)
+        return conn
+
+    async def take(self, until: float | None) -> Any:
+        """A living connection. Raises Unavailable, or DeadlineExceeded where it is `until` that came too soon."""
+        patience = self._options.connect_timeout
+        if until is not None:
+            patience = max(0.0, min(until - monotonic(), patience))
         end = monotonic() + patience
         while True:
             conn = await self._next(end, patience)
@@ -141,8 +157,11 @@ class Pool:
     async def give(self, conn: Any) -> None:
         """Give a connection back, broken or not."""
         self._out.discard(conn)
-        await self._runtime.call(conn._pool.putconn, conn)  # noqa: SLF001 - of the pool it came from
-        conn._pool = None  # noqa: SLF001 - it is nobody's now, see _Bounded.__del__
+        broken = conn.pgconn.status != ConnStatus.OK
+        # To the end: a cancel in the middle would leave it neither in the pool nor with who waits for it.
+        await self._runtime.finish(self._runtime.call(conn._pool.putconn, conn))  # noqa: SLF001 - of the pool it came from
+        if broken:  # nobody gets it again: see _Bounded.__del__
+            conn._pool = None  # noqa: SLF001
 
     async def _next(self, end: float, patience: float) -> Any:
         """What the pool has or makes. Where none lives and none comes soon, one is tried for by hand: its error says what is wrong."""
@@ -172,12 +191,14 @@ class Pool:
 
     async def _renewed(self, old: Any) -> Any:
         """A new pool in place of one that lost its connections."""
-        if self.native is old:
-            made = self._made()
-            await self._runtime.call(made.open)
+        made = self._made()
+        with self._lock:
+            if self.native is not old:
+                return self.native
             self.native = made
-            await self._runtime.call(old.close)
-        return self.native
+        await self._runtime.call(made.open)
+        await self._runtime.call(old.close)
+        return made
 
     async def _reachable(self, seconds: int) -> bool:
         """Whether a connection can be made by hand; False when nothing answers. Raises what else is wrong."""
@@ -210,15 +231,16 @@ class Pool:
 class _Lease:
     """A connection taken from the pool and given back, whatever happened."""
 
-    __slots__ = ("_bound", "_home", "conn")
+    __slots__ = ("_home", "_own", "_until", "conn")
 
-    def __init__(self, home: Pool, bound: float | None) -> None:
+    def __init__(self, home: Pool, until: float | None, *, own: bool) -> None:
         self._home = home
-        self._bound = bound
+        self._until = until
+        self._own = own
         self.conn: Any = None
 
     async def __aenter__(self) -> Any:
-        self.conn = await self._home.take(self._bound)
+        self.conn = await (self._home.make() if self._own else self._home.take(self._until))
         return self.conn
 
     async def __aexit__(
@@ -227,7 +249,10 @@ class _Lease:
         # A Ctrl-C or a cancel leaves psycopg and the server in doubt about what was prepared: such a connection is not used again.
         if (error is not None and not isinstance(error, Exception)) or isinstance(error, pg.InvalidSqlStatementName):
             self.conn.pgconn.finish()
-        await self._home.give(self.conn)
+        if self._own:
+            self.conn.pgconn.finish()
+        else:
+            await self._home.give(self.conn)
 
 
 def _ended(conn: Any) -> bool:
@@ -279,12 +304,6 @@ async def _prepare_async(conn: psycopg.AsyncConnection[Any]) -> None:
 
 def _settings(target: Target, options: PgvectorOptions) -> dict[str, Any]:
     """What psycopg connects with. The password goes nowhere else."""
-    # Plans are made for the values at hand: a generic one is 30 to 150 times slower where a filter is narrow.
-    session = ["plan_cache_mode=force_custom_plan", "search_path=pg_catalog"]
-    if target.read_only:
-        session.append("default_transaction_read_only=on")
-    if options.timeout is not None:  # the server stops working on what nobody waits for
-        session.append(f"statement_timeout={int(options.timeout * 1_000) + 1_000}")
     settings: dict[str, Any] = {
         "host": target.host,
         "port": target.port,
@@ -298,11 +317,21 @@ def _settings(target: Target, options: PgvectorOptions) -> dict[str, Any]:
     waits = max(1, int(options.connect_timeout))
     return {
         **kept,
-        "options": " ".join(f"-c {item}" for item in session),
+        "options": _session(target, options.timeout),
         "client_encoding": "UTF8",
         "connect_timeout": waits,
         "autocommit": True,
     }
+
+
+def _session(target: Target, timeout: float | None) -> str:
+    # Plans are made for the values at hand: a generic one is 30 to 150 times slower where a filter is narrow.
+    session = ["plan_cache_mode=force_custom_plan", "search_path=pg_catalog"]
+    if target.read_only:
+        session.append("default_transaction_read_only=on")
+    if timeout is not None:  # the server stops working on what nobody waits for
+        session.append(f"statement_timeout={int(timeout * 1_000) + 1_000}")
+    return " ".join(f"-c {item}" for item in session)
 
 
 # --------------------------------------------------------------------------------------------- errors

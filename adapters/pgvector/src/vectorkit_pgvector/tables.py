@@ -22,7 +22,9 @@ MAX_LISTS = 32_768
 WIDE, WIDER = 2_000, 4_000  # dimensions that an index holds as vector, as halfvec
 
 # What `to_tsvector` gets: the parser would keep e-mail addresses, URLs and hyphenated words whole, the other stores do not.
-_MARKS = r"[!-/:-@[-`{-~\u00A0-\u00A9\u00AB\u00BB\u2000-\u206F\u3000-\u3003\u3008-\u3020]+"
+_MARKS = (
+    r"[!-/:-@[-`{-~\u00A0-\u00A9\u00AB-\u00B1\u00B4\u00B6-\u00B8\u00BB\u00BF\u2000-\u206F\u3000-\u3003\u3008-\u3020]+"
+)
 
 
 def _words(text: str) -> str:
