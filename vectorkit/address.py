@@ -26,6 +26,7 @@ _BUILT_IN = {"memory": "vectorkit.memory:BACKEND", "local": "vectorkit.local.ada
 _HINTS = {
     "faiss": "pip install ./adapters/faiss (from a checkout)",
     "chroma": "pip install ./adapters/chroma (from a checkout)",
+    "chroma+https": "pip install ./adapters/chroma (from a checkout)",
     "postgresql": "pip install ./adapters/pgvector (from a checkout)",
     "pgvector": "pip install ./adapters/pgvector (from a checkout)",
     "hnswlib": "pip install ./adapters/hnswlib (from a checkout, with a C++ compiler; HNSWLIB_NO_NATIVE=1 for any processor)",

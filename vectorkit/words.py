@@ -19,6 +19,7 @@ CREATE_WORDS_OVER_TEXTS = (
 ADD_WORDS = "INSERT INTO words(rowid, text) VALUES (?, ?)"
 REMOVE_WORDS = "INSERT INTO words(words, rowid, text) VALUES ('delete', ?, ?)"
 MAX_LIMIT = 2**40  # more rows than there are, and still an integer that SQLite takes
+WORDS = "words"
 _TOTAL = "SELECT count(*) FROM words_docsize"
 _COUNTS = "SELECT j.key, count(*) FROM json_each(?) AS j CROSS JOIN words WHERE words MATCH j.value GROUP BY j.key"
 # bm25() is smaller for better (https://www.sqlite.org/fts5.html#the_bm25_function), hence the sign.
@@ -33,6 +34,12 @@ _SEARCH_ALLOWED = """
         FROM json_each(?) AS j CROSS JOIN words
         WHERE words MATCH json_extract(j.value, '$[0]') AND vk_allowed(words.rowid))
     SELECT rid, sum(part) AS score FROM parts GROUP BY rid ORDER BY score DESC LIMIT ?"""
+
+
+@lru_cache(maxsize=256)
+def named(statement: str, table: str) -> str:
+    """A statement of this module for an index of another name than `words`; `table` is never a caller's text."""
+    return statement.replace(WORDS, table)
 
 
 @lru_cache(maxsize=4096)
@@ -80,6 +87,7 @@ def search(
     limit: int,
     allowed: Callable[[int], bool] | None,
     check: Callable[[], None] | None = None,
+    table: str = WORDS,
 ) -> list[tuple[int, float]]:
     """(rowid, BM25 score, larger is better) of the best `limit` rows with any of the words, among the allowed ones.
 
@@ -90,9 +98,9 @@ def search(
     """
     limit = min(limit, MAX_LIMIT)
     quoted = ['"' + word.replace('"', '""') + '"' for word in words]
-    statement = _SEARCH
+    statement = named(_SEARCH, table)
     if allowed is not None:
-        statement = _SEARCH_ALLOWED
+        statement = named(_SEARCH_ALLOWED, table)
         connection.create_function("vk_allowed", 1, allowed, deterministic=True)
     if connection.in_transaction:  # left by a Ctrl-C
         connection.execute("ROLLBACK")
@@ -100,10 +108,10 @@ def search(
         connection.execute("BEGIN")  # one snapshot for counts and scores
         if check is not None:
             check()
-        counts = connection.execute(_COUNTS, (json.dumps(quoted),)).fetchall()
+        counts = connection.execute(named(_COUNTS, table), (json.dumps(quoted),)).fetchall()
         if not counts:
             return []
-        (rows,) = connection.execute(_TOTAL).fetchone()
+        (rows,) = connection.execute(named(_TOTAL, table)).fetchone()
         weighted = json.dumps([[quoted[at], _weight(rows, holding)] for at, holding in counts])
         asked = limit + 1
         while True:

@@ -1,0 +1,205 @@
+"""Rows to what Chroma holds and back, by section 4 of docs/layout.md: names, keys, vectors, scores.
+
+Nothing here knows the client, so all of it is tested without a store.
+"""
+
+import base64
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vectorkit.codec import NEVER, Metadata, decode, encode, from_micros, to_micros
+from vectorkit.types import Batch, CollectionSpec, FloatArray, Metric, Record
+from vectorkit.validate import expiry_micros
+
+SPACES: dict[Metric, str] = {"cosine": "cosine", "dot": "ip", "l2": "l2"}
+CONTROL = "vk-control"
+"""The collection that remembers dropped generations; no native name of ours is like it."""
+LOWEST, HIGHEST = 1e-15, 1e15  # norms that Chroma's float32 cosine takes as they are
+
+
+# --------------------------------------------------------------------------------------------- names
+
+
+def h26(*parts: str) -> str:
+    """The hash of docs/layout.md, section 1.1: 26 characters of [a-z2-7]."""
+    joined = "".join(f"{len(part.encode())}:{part}" for part in parts)
+    return base64.b32encode(hashlib.sha256(joined.encode()).digest()[:16]).decode().lower().rstrip("=")
+
+
+def native_name(physical: str) -> str:
+    """What Chroma calls a physical collection (`articles@1`)."""
+    logical, _, generation = physical.rpartition("@")
+    if ".." in logical:  # which Chroma refuses in a name
+        return f"vk-{h26(physical)}-h"
+    return f"{logical}-g{generation}"
+
+
+# --------------------------------------------------------------------------------------------- declared fields
+
+
+def order_key(text: str) -> int:
+    """The first 6 bytes of the UTF-8 as an integer below 2^48, which orders as the strings do."""
+    return int.from_bytes(text.encode()[:6].ljust(6, b"\0"), "big")
+
+
+def element(value: Any) -> str:
+    """A list's element as the string that is stored: equal exactly when the elements are."""
+    if isinstance(value, bool):
+        return "=1" if value else "=0"
+    if isinstance(value, datetime):
+        return f"={to_micros(value)}"
+    if isinstance(value, float):
+        return f"={value + 0.0!r}"
+    return f"={value}"
+
+
+def scalar(value: Any, kind: Any) -> Any:
+    """A declared scalar as it is stored and asked for."""
+    if kind is bool:
+        return int(value)
+    if kind is float:
+        return float(value) + 0.0
+    return to_micros(value) if kind is datetime else value
+
+
+def is_list(kind: Any) -> bool:
+    """Whether a declared type is a list."""
+    return getattr(kind, "__origin__", None) is list
+
+
+def _elements(values: Sequence[Any], kind: Any) -> list[str]:
+    (inner,) = kind.__args__
+    found = dict.fromkeys(element(scalar(value, inner)) if inner is float else element(value) for value in values)
+    return list(found) or ["-"]
+
+
+def field_keys(spec: CollectionSpec, metadata: Metadata) -> dict[str, Any]:
+    """The keys that filters use: each declared field's value, or the mark that it is absent."""
+    keys: dict[str, Any] = {}
+    for n, (name, kind) in enumerate(spec.fields.items()):
+        value = metadata.get(name)
+        if is_list(kind):
+            keys[f"_vk_f{n}"] = None if value is None else _elements(value, kind)
+        else:
+            keys[f"_vk_f{n}"] = None if value is None else scalar(value, kind)
+            if kind is str:
+                keys[f"_vk_f{n}p"] = None if value is None else order_key(value)
+        keys[f"_vk_m{n}"] = 1 if value is None else None
+    return keys
+
+
+def document(metadata: Metadata) -> str | None:
+    """The canonical document, None for a row without metadata."""
+    return encode(metadata) if metadata else None
+
+
+# --------------------------------------------------------------------------------------------- rows
+
+
+def to_chroma(spec: CollectionSpec, batch: Batch, sequence: int) -> tuple[FloatArray, list[dict[str, Any]]]:
+    """Vectors and metadata as sent: every key, absent ones as None, because an upsert merges and None removes."""
+    vectors, norms = _as_stored(spec, batch.vectors)
+    texts = batch.texts or [None] * len(batch)
+    documents = batch.metadata or [None] * len(batch)
+    rows = []
+    for n, (text, metadata, expires) in enumerate(zip(texts, documents, expiry_micros(batch), strict=True)):
+        given = metadata or {}
+        row = {
+            "_vk_meta": document(given),
+            "_vk_text": text,
+            "_vk_expires": expires,
+            "_vk_seq": sequence + n,
+            **field_keys(spec, given),
+        }
+        if spec.metric == "cosine":
+            row["_vk_norm"] = norms.get(n)
+        rows.append(row)
+    return vectors, rows
+
+
+def _as_stored(spec: CollectionSpec, vectors: FloatArray) -> tuple[FloatArray, dict[int, float]]:
+    """Vectors as written, but under cosine the unit vector where the norm leaves what float32 can square; those norms by row."""
+    if spec.metric != "cosine":
+        return vectors, {}
+    wide = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    extreme = np.flatnonzero((wide < LOWEST) | (wide > HIGHEST))
+    if not len(extreme):
+        return vectors, {}
+    stored = vectors.copy()
+    stored[extreme] = (vectors[extreme].astype(np.float64) / wide[extreme, None]).astype(np.float32)
+    return stored, {int(row): float(wide[row]) for row in extreme}
+
+
+def to_query(spec: CollectionSpec, vectors: FloatArray) -> FloatArray:
+    """(q, d) queries as sent: unit vectors under cosine."""
+    if spec.metric != "cosine":
+        return vectors
+    wide = vectors.astype(np.float64)
+    units: FloatArray = (wide / np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]).astype(np.float32)
+    return units
+
+
+def vector_of(row: Mapping[str, Any], stored: Any) -> FloatArray:
+    """A stored vector as it was written."""
+    norm = row.get("_vk_norm")
+    if norm is None:
+        return np.array(stored, np.float32)
+    written: FloatArray = (np.asarray(stored, np.float64) * norm).astype(np.float32)
+    return written
+
+
+def metadata_of(row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The metadata of a row from its document. Raises ValueError when that is none."""
+    return decode(row.get("_vk_meta")) if row else {}
+
+
+def expires_of(row: Mapping[str, Any] | None) -> int:
+    """When a row expires, in microseconds since 1970; the largest int64 for never."""
+    return int(row.get("_vk_expires", NEVER)) if row else NEVER
+
+
+def record_of(id: str, row: Mapping[str, Any] | None, stored: Any) -> Record:
+    """A row as it was written; `stored` is its vector, None where none is wanted."""
+    given = row or {}
+    expires = expires_of(given)
+    return Record(
+        id,
+        None if stored is None else vector_of(given, stored),
+        given.get("_vk_text"),
+        metadata_of(given),
+        None if expires == NEVER else from_micros(expires),
+    )
+
+
+# --------------------------------------------------------------------------------------------- scores
+
+
+def score(metric: Metric, distance: float | None) -> float:
+    """Chroma's distance as a score; not finite where its float32 could not hold it (over HTTP such a number is null).
+
+    Its distances are 1 - cos, 1 - dot and the squared Euclidean distance.
+    """
+    if distance is None:
+        return math.nan
+    match metric:
+        case "cosine" | "dot":
+            return 1.0 - distance
+        case "l2":
+            return -math.sqrt(max(0.0, distance))
+
+
+def chunks(ids: Sequence[str], size: int) -> Iterator[list[str]]:
+    """The ids in lists of at most `size`."""
+    for start in range(0, len(ids), size):
+        yield list(ids[start : start + size])
+
+
+def matrix(embeddings: Any, dimension: int) -> npt.NDArray[np.float32]:
+    """What a client gives for embeddings, as (n, d) float32."""
+    return np.asarray(embeddings, np.float32).reshape(-1, dimension)

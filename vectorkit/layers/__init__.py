@@ -1,0 +1,1 @@
+"""Adapters around adapters: what a store lacks, added below `Checked` once for all that lack it."""
