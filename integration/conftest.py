@@ -4,6 +4,7 @@
 $VECTORKIT_CHROMA_URL, or the ports of docker-compose.yml; a store that is named and cannot be reached fails its tests.
 """
 
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
@@ -158,4 +159,11 @@ def chroma_target(chroma_url: str) -> Iterator[dict[str, str]]:
     name = f"vk_{uuid.uuid4().hex}"
     chroma_request(chroma_url, "POST", "databases", {"name": name})
     yield {"url": chroma_url, "database": name}
-    chroma_request(chroma_url, "DELETE", f"databases/{name}")
+    for attempt in range(5):  # Chroma answers 500, "database is locked", where two drop at once
+        try:
+            chroma_request(chroma_url, "DELETE", f"databases/{name}")
+            return
+        except ServerError:
+            if attempt == 4:
+                raise
+            time.sleep(0.1 * 2**attempt)

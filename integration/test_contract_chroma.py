@@ -4,6 +4,7 @@ Each test has a place of its own: a fresh directory, or a fresh database of one 
 """
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -11,12 +12,18 @@ from vectorkit.testing import AdapterContract
 
 
 class TestChromaEmbedded(AdapterContract):
+    areas: ClassVar[frozenset[str] | None] = frozenset(
+        {"collections", "writing", "changing", "expiring", "searching", "metadata", "model"}
+    )
+
     @pytest.fixture
     def target(self, tmp_path: Path) -> str:
         return f"chroma://{tmp_path}/store"
 
 
 class TestChromaServer(AdapterContract):
+    areas: ClassVar[frozenset[str] | None] = frozenset({"searching", "collections"})  # whole with the side-car, below
+
     @pytest.fixture
     def target(self, chroma_target: dict[str, str]) -> dict[str, str]:
         return chroma_target

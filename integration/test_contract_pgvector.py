@@ -11,7 +11,12 @@ import vectorkit as vk
 from vectorkit.testing import AdapterContract
 
 
+QUERIES = frozenset({"scores", "filtering", "searching"})  # what another index can change
+
+
 class TestPgvector(AdapterContract):
+    areas: ClassVar[frozenset[str] | None] = QUERIES  # the whole suite runs with a graph, below
+
     @pytest.fixture
     def target(self, pgvector_target: Any) -> Any:
         return pgvector_target
@@ -30,6 +35,7 @@ _HALF = "never: a halfvec holds numbers up to 65504 (https://github.com/pgvector
 
 @pytest.mark.slow
 class TestPgvectorHalfHNSW(AdapterContract):
+    areas: ClassVar[frozenset[str] | None] = QUERIES
     index: ClassVar[Any] = vk.HNSW(m=16, ef_construction=100, full_scan_threshold=0, quantization="fp16")
     deviations: ClassVar[dict[str, str]] = {
         "test_huge_numbers_under_dot_and_l2": _HALF,
@@ -43,6 +49,7 @@ class TestPgvectorHalfHNSW(AdapterContract):
 
 @pytest.mark.slow
 class TestPgvectorIVF(AdapterContract):
+    areas: ClassVar[frozenset[str] | None] = QUERIES
     index: ClassVar[Any] = vk.IVF(full_scan_threshold=0)
 
     @pytest.fixture

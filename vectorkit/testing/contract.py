@@ -8,6 +8,7 @@
 The tests cannot be overridden. What a store cannot keep is declared, with a reason, and expected to fail.
 """
 
+import os
 import re
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -38,6 +39,9 @@ class AdapterContract(Scores, Filtering, Writing, Changing, Metadata, Collection
     """
 
     deviations: ClassVar[dict[str, str]] = {}
+    areas: ClassVar[frozenset[str] | None] = None
+    """Only these areas (`scores`, `filtering`, …): for a further variant of a store whose whole suite runs in another class.
+    The table says which were not run; $VECTORKIT_WHOLE runs all of them."""
 
     @pytest.fixture
     def target(self) -> Any:
@@ -62,6 +66,8 @@ class AdapterContract(Scores, Filtering, Writing, Changing, Metadata, Collection
         for name, test in tests.items():
             if name in cls.deviations:
                 setattr(cls, name, _expected_to_fail(test, cls.deviations[name]))
+            elif cls.areas is not None and not os.environ.get("VECTORKIT_WHOLE") and _area(test) not in cls.areas:
+                setattr(cls, name, None)
             elif getattr(cls, name) is not test:  # a base class declared it, this one does not
                 setattr(cls, name, test)
 
@@ -69,6 +75,10 @@ class AdapterContract(Scores, Filtering, Writing, Changing, Metadata, Collection
 def contract_tests() -> dict[str, Callable[..., None]]:
     """The tests by name, as the contract itself has them."""
     return {name: getattr(AdapterContract, name) for name in dir(AdapterContract) if name.startswith("test_")}
+
+
+def _area(test: Callable[..., None]) -> str:
+    return test.__module__.rpartition(".")[2]
 
 
 def _expected_to_fail(test: Callable[..., None], reason: str) -> Callable[..., None]:
