@@ -10,8 +10,8 @@ test *args:
 # the slow ones too: mutants, long state machines, faults
 test-all:
     uv run --group dev pytest
-    uv run --group dev pytest -m slow --ignore tests/faults
-    uv run --group dev pytest -m slow tests/faults -n 0 -s
+    uv run --group dev pytest -m "slow and not timed"
+    uv run --group dev pytest -m timed -n 0
 
 # one embedded store's contract: just store faiss
 store name:
@@ -40,7 +40,7 @@ pins:
 
 # the capability table in the docs, from a run of the contract suite
 docs:
-    uv run --group dev pytest tests/contract integration --vectorkit-table docs/capabilities.md -q
+    uv run --group dev pytest tests/contract integration/test_contract_*.py --vectorkit-table docs/capabilities.md -q
 
 # bare library against vectorkit, as ratios
 bench:

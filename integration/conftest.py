@@ -162,8 +162,9 @@ def chroma_target(chroma_url: str) -> Iterator[dict[str, str]]:
     for attempt in range(5):  # Chroma answers 500, "database is locked", where two drop at once
         try:
             chroma_request(chroma_url, "DELETE", f"databases/{name}")
-            return
         except ServerError:
             if attempt == 4:
                 raise
             time.sleep(0.1 * 2**attempt)
+        else:
+            return

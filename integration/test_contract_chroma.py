@@ -12,6 +12,7 @@ from vectorkit.testing import AdapterContract
 
 
 class TestChromaEmbedded(AdapterContract):
+    tabled: ClassVar[bool | str] = "chroma, embedded"
     areas: ClassVar[frozenset[str] | None] = frozenset(
         {"collections", "writing", "changing", "expiring", "searching", "metadata", "model"}
     )
@@ -22,6 +23,7 @@ class TestChromaEmbedded(AdapterContract):
 
 
 class TestChromaServer(AdapterContract):
+    tabled: ClassVar[bool | str] = "chroma, server"
     areas: ClassVar[frozenset[str] | None] = frozenset({"searching", "collections"})  # whole with the side-car, below
 
     @pytest.fixture
@@ -30,6 +32,8 @@ class TestChromaServer(AdapterContract):
 
 
 class TestChromaServerWithSidecar(AdapterContract):
+    tabled: ClassVar[bool | str] = "chroma, server and side-car"
+
     @pytest.fixture
     def target(self, chroma_target: dict[str, str], tmp_path: Path) -> dict[str, str]:
         return {**chroma_target, "sidecar": str(tmp_path / "words.db")}

@@ -10,7 +10,6 @@ import pytest
 import vectorkit as vk
 from vectorkit.testing import AdapterContract
 
-
 QUERIES = frozenset({"scores", "filtering", "searching"})  # what another index can change
 
 

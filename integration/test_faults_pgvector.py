@@ -4,6 +4,7 @@ Errors are vectorkit's own, what was acknowledged is there, and the same handle 
 """
 
 import asyncio
+import gc
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -631,11 +633,16 @@ def test_an_upsert_of_ten_thousand_rows_leaves_no_gap_in_the_event_loop(
                 assert await docs.count() == count
         return found
 
-    found = asyncio.run(body())
+    gc.collect()
+    gc.freeze()  # a full collection over all that pytest and its plugins hold takes 150 ms by itself
+    try:
+        found = asyncio.run(body())
+    finally:
+        gc.unfreeze()
     told = "; ".join(f"{name} {', '.join(f'{1000 * gap:.0f}' for gap in gaps)}" for name, gaps in found.items())
     say(f"longest gaps in the event loop, ms, upserting {count:,} rows of {dimension} numbers: {told}")
     for name, gaps in found.items():
-        assert min(gaps) < 0.05, name
+        assert median(gaps) < 0.05, name
 
 
 # ------------------------------------------------------------------------------------- injection

@@ -54,10 +54,10 @@ def test_each_test_has_an_empty_chroma(chroma_target: dict[str, str], twice: int
 # ------------------------------------------------------------------------------------- $STORES
 
 
-def run(stores: str, *arguments: str, **urls: str) -> tuple[int, str]:
+def run(stores: str, workers: str = "0", **urls: str) -> tuple[int, str]:
     """A run of this very file as a child; its exit code and what it printed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "VECTORKIT_"))}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", "-v", *arguments, __file__]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", workers, "-v", __file__]
     done = subprocess.run(
         command, cwd=ROOT, env={**environment, "STORES": stores, **urls}, capture_output=True, text=True, check=False
     )
@@ -69,7 +69,7 @@ def test_the_tests_of_the_named_stores_run_against_the_live_servers(
     postgres: PostgresServer, chroma_server: ChromaServer
 ) -> None:
     url = postgres.create_database("live")
-    code, said = run("pgvector, chroma", VECTORKIT_PGVECTOR_URL=url, VECTORKIT_CHROMA_URL=chroma_server.url)
+    code, said = run("pgvector, chroma", "2", VECTORKIT_PGVECTOR_URL=url, VECTORKIT_CHROMA_URL=chroma_server.url)
     assert code == 0, said
     assert "6 passed" in said
     assert f"STORES: pgvector at postgresql://127.0.0.1:{postgres.port}/live, chroma at {chroma_server.url}" in said

@@ -3,6 +3,7 @@
 tests/contract/test_proof.py asks the stores that need no server; what is asked, and what is right, is in `vectorkit.testing.proof`.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,16 +38,15 @@ def test_pgvector(index: Any, metric: Metric, pgvector_target: dict[str, str], s
         assert report.exact == report.queries
 
 
-def _slow_but(fast: Metric) -> list[Any]:
-    """All metrics; `exact=True` is a scan on Chroma, so that each takes most of a minute and one is enough at a time."""
-    return [pytest.param(metric, marks=() if metric == fast else pytest.mark.slow) for metric in proof.METRICS]
+# `exact=True` is a scan on Chroma, so that each takes half a minute: every metric once, and $VECTORKIT_WHOLE for all of both.
+_WHOLE = bool(os.environ.get("VECTORKIT_WHOLE"))
 
 
-@pytest.mark.parametrize("metric", _slow_but("l2"))
+@pytest.mark.parametrize("metric", proof.METRICS if _WHOLE else ["l2"])
 def test_chromas_server(metric: Metric, chroma_target: dict[str, str], say: Callable[[str], None]) -> None:
     hold(chroma_target, _GRAPH, metric, say)
 
 
-@pytest.mark.parametrize("metric", _slow_but("cosine"))
+@pytest.mark.parametrize("metric", proof.METRICS if _WHOLE else ["cosine", pytest.param("dot", marks=pytest.mark.slow)])
 def test_chroma_in_this_process(metric: Metric, tmp_path: Path, say: Callable[[str], None]) -> None:
     hold(f"chroma://{tmp_path}/store", _GRAPH, metric, say)

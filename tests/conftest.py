@@ -66,6 +66,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     session.config.stash[SKIPPED] = f"hnswlib: its tests are skipped: {why}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The test that takes minutes begins first, so that no worker waits for it at the end."""
+    items.sort(key=lambda item: item.name != "test_every_mutant_is_killed")
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Why hnswlib's tests were skipped, and what tests said with `record_property("say", …)`: a worker of xdist cannot print."""
     if why := terminalreporter.config.stash.get(SKIPPED, None):

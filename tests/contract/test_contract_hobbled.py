@@ -23,7 +23,7 @@ def target(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 class TestHobbled(AdapterContract):
-    tabled: ClassVar[bool] = False
+    tabled: ClassVar[bool | str] = False
 
     @pytest.fixture
     def target(self, monkeypatch: pytest.MonkeyPatch) -> str:

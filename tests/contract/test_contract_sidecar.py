@@ -18,7 +18,10 @@ EAST = [1.0, 0.0, 0.0, 0.0]
 
 
 class TestSidecar(AdapterContract):
-    tabled: ClassVar[bool] = False
+    tabled: ClassVar[bool | str] = False
+    areas: ClassVar[frozenset[str] | None] = frozenset(
+        {"searching", "writing", "changing", "collections", "expiring", "model"}
+    )
 
     @pytest.fixture
     def target(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:

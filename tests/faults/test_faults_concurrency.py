@@ -23,7 +23,7 @@ from vectorkit import F
 from vectorkit.testing.effort import times
 from vectorkit.types import FloatArray
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 READERS = 8
 KEYS = 2_000
 SPARE = 50  # keys that are not there at first

@@ -23,7 +23,7 @@ from tests.faults.server import Server
 from vectorkit import F
 from vectorkit.testing.effort import times
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 
 def made(kind: Kind, path: Path, rows: int = 3) -> None:

@@ -87,25 +87,22 @@ def _copy(to: Path) -> Path:
 def _run(folder: Path, nodes: list[str]) -> tuple[int, list[str]]:
     """Passed tests, and the first lines of the failures; a run that takes too long or breaks is one failure that says so."""
     report = folder / "report.xml"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
+    options = [
         "-q",
         "-x",
-        "-n",
-        "0",
-        "-m",
-        "",
+        "-o",
+        "addopts=",
+        "--import-mode=importlib",
         "-p",
         "no:cacheprovider",
-        f"--junitxml={report}",
-        *nodes,
+        "-p",
+        "vectorkit.testing.plugin",
     ]
+    command = [sys.executable, "-m", "pytest", *options, f"--junitxml={report}", *nodes]
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV", "VECTORKIT"))
     }
-    environment |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     try:
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False

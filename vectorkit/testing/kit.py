@@ -120,8 +120,8 @@ class Area:
 
     index: ClassVar[Any] = vk.HNSW()
     """The index of every collection the suite makes; a subclass may choose another."""
-    tabled: ClassVar[bool] = True
-    """Whether the store has a column in the capability table."""
+    tabled: ClassVar[bool | str] = True
+    """Whether the store has a column in the capability table; a string is its title, where one store has several."""
 
     def spec(self, name: str = "docs", dimension: int = 4, **options: Any) -> vk.CollectionSpec:
         """A spec with this contract's index."""
@@ -163,7 +163,8 @@ def contract(body: Callable[..., Any]) -> Callable[..., None]:
                 raise AssertionError(f"{type(error).__name__} where the contract has an answer: {error}") from error
             finally:
                 if self.tabled:
-                    note = {"area": body.__module__.rpartition(".")[2], "capability": bench.capability}
+                    title = self.tabled if isinstance(self.tabled, str) else ""
+                    note = {"area": body.__module__.rpartition(".")[2], "column": title, "capability": bench.capability}
                     request.node.user_properties.append(("vectorkit", note))
 
     test.__name__ = body.__name__

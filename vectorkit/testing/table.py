@@ -44,14 +44,14 @@ class Tally:
 
 
 def collect(results: Iterable[tuple[Mapping[str, Any], str]]) -> dict[str, Tally]:
-    """Tallies by store, from the notes that contract tests leave and their outcomes."""
+    """Tallies by column, from the notes that contract tests leave and their outcomes."""
     found: dict[str, Tally] = {}
     for note, outcome in results:
         capability = note["capability"]
         if not capability:
             continue
-        store = capability["store"]
-        found.setdefault(store, Tally(capability)).add(note["area"], outcome)
+        column = note["column"] or capability["store"]
+        found.setdefault(column, Tally(capability)).add(note["area"], outcome)
     return dict(sorted(found.items()))
 
 

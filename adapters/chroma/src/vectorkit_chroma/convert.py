@@ -3,8 +3,6 @@
 Nothing here knows the client, so all of it is tested without a store.
 """
 
-import base64
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -14,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vectorkit.codec import NEVER, Metadata, decode, encode, from_micros, to_micros
+from vectorkit.layout import h26
 from vectorkit.types import Batch, CollectionSpec, FloatArray, Metric, Record
 from vectorkit.validate import expiry_micros
 
@@ -24,12 +23,6 @@ LOWEST, HIGHEST = 1e-15, 1e15  # norms that Chroma's float32 cosine takes as the
 
 
 # --------------------------------------------------------------------------------------------- names
-
-
-def h26(*parts: str) -> str:
-    """The hash of docs/layout.md, section 1.1: 26 characters of [a-z2-7]."""
-    joined = "".join(f"{len(part.encode())}:{part}" for part in parts)
-    return base64.b32encode(hashlib.sha256(joined.encode()).digest()[:16]).decode().lower().rstrip("=")
 
 
 def native_name(physical: str) -> str:
