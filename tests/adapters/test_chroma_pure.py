@@ -18,6 +18,7 @@ from vectorkit import F
 from vectorkit.adapter import Target
 from vectorkit.codec import NEVER
 from vectorkit.filters import EVERY_ROW, NO_ROW, as_node, fit, leaves, push_not
+from vectorkit.layout import h26
 from vectorkit.testing.values import FIELDS, OPERATORS, STRINGS, filters, leaf_table, table_rows
 from vectorkit_chroma import ChromaOptions, convert
 from vectorkit_chroma.filters import MAX_CLAUSES, alive, plan
