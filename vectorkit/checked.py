@@ -11,7 +11,15 @@ from typing import Any, TypeVar
 
 from vectorkit.adapter import Adapter, Capability, Change, KeywordQuery, Mode, Plan, Query, Scope, Selector, WriteReport
 from vectorkit.codec import clean_metadata, to_micros
-from vectorkit.errors import InvalidArgument, InvalidRecord, NotFound, PartialFailure, Unsupported, VectorkitError
+from vectorkit.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    InvalidRecord,
+    NotFound,
+    PartialFailure,
+    Unsupported,
+    VectorkitError,
+)
 from vectorkit.filters import EVERY_ROW, NO_ROW, Node, as_node, fit, leaves, push_not, to_text
 from vectorkit.ranking import sort_hits
 from vectorkit.runtime import Runtime, heavy
@@ -155,6 +163,16 @@ class Checked:
 
     async def _write_parts(self, scope: Scope, batch: Batch, mode: Mode, limit: int) -> WriteReport:
         written = skipped = 0
+        if mode == "insert":  # which with one conflict writes nothing: all ids are looked for first
+            found: set[str] = set()
+            for start in range(0, len(batch), limit):
+                there = await self.adapter.get(scope, batch.ids[start : start + limit], vectors=False)
+                found.update(record.id for record in there)
+            if found:
+                ids = [id for id in batch.ids if id in found]  # noqa: A001
+                raise AlreadyExists(
+                    f"{len(ids)} of the ids exist, the first is {ids[0]!r}; nothing was written", ids=ids
+                )
         for start in range(0, len(batch), limit):
             try:
                 more = scope.more or start + limit < len(batch)

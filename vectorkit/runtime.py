@@ -83,8 +83,8 @@ class Runtime(Protocol):
         """Bound a block: DeadlineExceeded when it takes longer. The sync colour cannot interrupt a client that does not
         take a timeout: it raises when the block next asks `remaining()`, or at its end."""
 
-    def close(self) -> None:
-        """Release the pool. Twice is fine."""
+    async def close(self) -> None:
+        """Release the pool, once what runs in it has ended. Twice is fine."""
 
 
 @asynccontextmanager
@@ -150,7 +150,7 @@ class SyncRuntime:
         yield bound
         bound.remaining()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         pass
 
 
@@ -223,11 +223,24 @@ class AsyncRuntime:
         except TimeoutError as error:
             raise DeadlineExceeded(f"the call took longer than {seconds} s") from error
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._closed = True
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
-            self._pool = None
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+
+        def wait() -> None:  # off the loop, which has other tasks
+            pool.shutdown(wait=True)
+            loop.call_soon_threadsafe(ended.set_result, None)
+
+        waiting = threading.Thread(target=wait, name="vectorkit-close")
+        waiting.start()
+        await _to_the_end(ended)
+        waiting.join()
 
 
 async def _to_the_end(work: "asyncio.Future[T]") -> T:

@@ -109,7 +109,7 @@ class StoreVerbs:
         if not self.closed:
             self.closed = True
             await self.top.close()
-            self.runtime.close()
+            await self.runtime.close()
 
 
 def _check_spec(spec: CollectionSpec) -> None:

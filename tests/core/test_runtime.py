@@ -109,7 +109,7 @@ def test_offloaded_work_that_began_is_finished_when_cancelled() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         finished = done.is_set()
-        runtime.close()
+        await runtime.close()
         return finished
 
     assert asyncio.run(body())
@@ -170,3 +170,36 @@ def test_the_two_faces_have_the_same_verbs_and_signatures(sync: type, coloured: 
             assert (parameter.kind, parameter.default) == (other.kind, other.default), (name, parameter.name)
         assert inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin) or name in plain, name
         assert (inspect.getdoc(verb) or "").split(":")[0][:40] == (inspect.getdoc(twin) or "").split(":")[0][:40], name
+
+
+def test_close_waits_for_what_runs_and_leaves_the_loop_to_others() -> None:
+    ended = threading.Event()
+
+    def work() -> None:
+        time.sleep(0.4)
+        ended.set()
+
+    async def body() -> tuple[float, list[str]]:
+        runtime = AsyncRuntime()
+        working = asyncio.ensure_future(runtime.offload(work))
+        await asyncio.sleep(0.05)
+        gaps, last = [0.0], time.perf_counter()
+
+        async def tick() -> None:
+            nonlocal last
+            while True:
+                await asyncio.sleep(0.005)
+                now = time.perf_counter()
+                gaps.append(now - last)
+                last = now
+
+        ticking = asyncio.ensure_future(tick())
+        await runtime.close()
+        assert ended.is_set()
+        ticking.cancel()
+        await working
+        return max(gaps), [thread.name for thread in threading.enumerate() if thread.name.startswith("vectorkit")]
+
+    longest, left = asyncio.run(body())
+    assert longest < 0.3
+    assert left == []

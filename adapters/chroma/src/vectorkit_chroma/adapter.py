@@ -6,7 +6,9 @@ in threads: that is faster than its async client (`bench/chroma.py` prints the r
 
 import json
 import os
+import re
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -35,6 +37,7 @@ from vectorkit.errors import (
     NotFound,
     Unavailable,
     Unsupported,
+    VectorkitError,
 )
 from vectorkit.filters import Node
 from vectorkit.layers.sidecar import Sidecar
@@ -44,12 +47,14 @@ from vectorkit.types import HNSW, LAYOUT, Batch, CollectionSpec, Cursor, Hits, P
 from vectorkit_chroma import filters
 from vectorkit_chroma.adopt import check_source, copy_rows
 from vectorkit_chroma.client import Client, mapped
-from vectorkit_chroma.convert import CONTROL, SPACES, native_name
+from vectorkit_chroma.convert import ADOPTING, CONTROL, SPACES, native_name
 from vectorkit_chroma.options import ChromaOptions
 from vectorkit_chroma.rows import READ, Rows
 
 T = TypeVar("T")
-LISTING = 1_000  # collections in one page of the listing
+MOST_FIELDS = 1_500  # each is three values of a row
+_ADOPTED = re.compile(ADOPTING + r"[0-9a-f]{32}\Z")
+_PHYSICAL = re.compile(r".+@[1-9][0-9]{0,18}\Z", re.DOTALL)
 
 CAPABILITY = Capability(
     store="chroma",
@@ -143,29 +148,39 @@ class ChromaAdapter:
             try:
                 with mapped(self._shown, self._options.timeout):
                     return act(rows)
-            except NotFound as error:
+            except (NotFound, Corrupt, Unsupported, Unavailable) as error:
+                if not isinstance(error, NotFound) and not self._gone(rows):
+                    raise
                 self._rows.pop(physical, None)
                 raise NotFound(f"{self._shown}: the collection {rows.spec.name!r} was dropped") from error
 
         return await self._do(acting)
 
+    def _gone(self, rows: Rows) -> bool:
+        """Whether a collection was dropped under a call, which Chroma answers with many other errors than that it is not there."""
+        try:
+            with mapped(self._shown, self._options.timeout):
+                model = self._client.api.get_collection(native_name(rows.spec.physical), **self._place)
+        except VectorkitError as error:
+            return isinstance(error, NotFound)
+        return bool(model.id != rows.native.id)
+
+    async def identity(self, physical: str) -> str:
+        """Chroma's UUID of a physical collection. NotFound."""
+        return await self._on(Scope(collection=physical), lambda rows: str(rows.native.id))
+
     # ------------------------------------------------------------------------------------- names
 
     def _models(self) -> list[Any]:
         """Every collection of the database, ours and others'."""
-        found: list[Any] = []
-        while True:
-            page = self._client.api.list_collections(limit=LISTING, offset=len(found), **self._place)
-            found += page
-            if len(page) < LISTING:
-                return found
+        return list(self._client.api.list_collections(**self._place))  # in one piece: pages lose what a drop moves up
 
     def _ours_of(self, models: list[Any], name: str | None = None) -> dict[str, Any]:
         """Those of ours, of one name or of all, by their physical name."""
         found = {}
         for model in models:
             physical = (model.metadata or {}).get("_vk_physical")
-            if isinstance(physical, str) and name in {None, physical.rpartition("@")[0]}:
+            if isinstance(physical, str) and _PHYSICAL.match(physical) and name in {None, physical.rpartition("@")[0]}:
                 found[physical] = model
         return found
 
@@ -176,7 +191,7 @@ class ChromaAdapter:
             )
         try:
             spec = CollectionSpec.from_json(json.loads(metadata["_vk_spec"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Corrupt(
                 f"{self._shown}: the spec of {physical!r} cannot be read ({error}); drop the collection with Chroma's own client"
             ) from error
@@ -189,10 +204,6 @@ class ChromaAdapter:
         found = [pair for pair in self._ours_of(self._models(), name).items() if _is_published(pair[1])]
         return max(found, key=lambda pair: _generation(pair[0]), default=None)
 
-    def _refuse_published(self, name: str) -> None:
-        if self._published(name) is not None:
-            raise AlreadyExists(f"{self._shown} has a collection {name!r} already")
-
     def _open_rows(self, physical: str) -> Rows:
         model = self._client.api.get_collection(native_name(physical), **self._place)
         metadata = model.metadata or {}
@@ -204,7 +215,11 @@ class ChromaAdapter:
         known = self._rows.get(spec.physical)
         if known is not None and known.native.id == model.id:
             return known
-        rows = self._rows[spec.physical] = Rows(
+        rows = self._rows[spec.physical] = self._rows_of(spec, model)
+        return rows
+
+    def _rows_of(self, spec: CollectionSpec, model: Any) -> Rows:
+        return Rows(
             self._client.collection(model),
             spec,
             self._shown,
@@ -212,14 +227,17 @@ class ChromaAdapter:
             batch=self._batch,
             exact_limit=self._options.exact_limit,
         )
-        return rows
 
     async def create(self, spec: CollectionSpec) -> CollectionSpec:
         self._writable()
         self._check(spec)
-        return await self._do(lambda: self._create(spec, "published"))
+        return await self._do(lambda: self._create(spec))
 
     def _check(self, spec: CollectionSpec) -> None:
+        if len(spec.fields) > MOST_FIELDS:
+            raise Unsupported(
+                f"chroma takes {MOST_FIELDS} declared fields, asked for {len(spec.fields)}; declare fewer"
+            )
         if not isinstance(spec.index, HNSW):  # advice: Chroma's graph is made for these too
             return
         if spec.index.quantization is not None:
@@ -227,22 +245,14 @@ class ChromaAdapter:
                 f"chroma stores float32 only, asked for {spec.index.quantization}; leave quantization=None"
             )
 
-    def _create(self, spec: CollectionSpec, state: str) -> CollectionSpec:
+    def _create(self, spec: CollectionSpec) -> CollectionSpec:
         """The name of the next generation is the same for all who make it, so Chroma lets one of them."""
         while True:
-            models = self._models()
-            there = self._ours_of(models, spec.name)
-            if any(map(_is_published, there.values())):
-                raise AlreadyExists(f"{self._shown} has a collection {spec.name!r} already")
-            generation = max([self._dropped(spec.name), *map(_generation, there)]) + 1
-            taken = {model.name for model in models}
-            while native_name(f"{spec.name}@{generation}") in taken:  # by somebody else's collection
-                generation += 1
-            made = CollectionSpec.from_json({**spec.to_json(), "generation": generation})
+            made = self._next(spec)
             model = self._client.api.create_collection(
                 native_name(made.physical),
                 configuration={"hnsw": self._index(made)},
-                metadata=self._labels(made, state),
+                metadata=self._labels(made),
                 **self._place,
             )
             if self._dropped(spec.name) < made.generation:
@@ -250,9 +260,21 @@ class ChromaAdapter:
                 return made
             self._client.api.delete_collection(model.name, **self._place)  # made and dropped by another meanwhile
 
-    def _labels(self, spec: CollectionSpec, state: str) -> dict[str, Any]:
+    def _next(self, spec: CollectionSpec) -> CollectionSpec:
+        """The spec with the generation that is the next. AlreadyExists."""
+        models = self._models()
+        there = self._ours_of(models, spec.name)
+        if any(map(_is_published, there.values())):
+            raise AlreadyExists(f"{self._shown} has a collection {spec.name!r} already")
+        generation = max([self._dropped(spec.name), *map(_generation, there)]) + 1
+        taken = {model.name for model in models}
+        while native_name(f"{spec.name}@{generation}") in taken:  # by somebody else's collection
+            generation += 1
+        return CollectionSpec.from_json({**spec.to_json(), "generation": generation})
+
+    def _labels(self, spec: CollectionSpec) -> dict[str, Any]:
         document = json.dumps(spec.to_json(), ensure_ascii=False, separators=(",", ":"))
-        return {"_vk_layout": LAYOUT, "_vk_physical": spec.physical, "_vk_spec": document, "_vk_state": state}
+        return {"_vk_layout": LAYOUT, "_vk_physical": spec.physical, "_vk_spec": document, "_vk_state": "published"}
 
     def _index(self, spec: CollectionSpec) -> dict[str, Any]:
         index = spec.index if isinstance(spec.index, HNSW) else HNSW()
@@ -337,21 +359,42 @@ class ChromaAdapter:
         return await self._do(lambda: self._adopt(name, spec))
 
     def _adopt(self, name: str, spec: CollectionSpec) -> CollectionSpec:
-        """Copy into a generation that nobody looks at, and publish it with one write."""
-        model = self._client.api.get_collection(name, **self._place)
-        check_source(model, spec, self._shown)
-        made = self._create(spec, "building")
-        rows = self._rows[made.physical]
-        scope = Scope(collection=made.physical)
+        """Copy into a collection of another name, and publish it by giving it its own, which Chroma lets one do."""
+        self._next(spec)
+        source = self._client.api.get_collection(name, **self._place)
+        check_source(source, spec, self._shown)
+        hidden = f"{ADOPTING}{uuid.uuid4().hex}"
+        model = self._client.api.create_collection(
+            hidden, configuration={"hnsw": self._index(spec)}, metadata={"_vk_layout": LAYOUT}, **self._place
+        )
         try:
-            copy_rows(self._client.collection(model), made, lambda batch: rows.write(scope, batch, "upsert"), READ)
-            self._refuse_published(spec.name)
-            rows.native.modify(metadata=self._labels(made, "published"))
+            rows = self._rows_of(spec, model)
+            scope = Scope(collection=hidden)
+            copy_rows(self._client.collection(source), spec, lambda batch: rows.write(scope, batch, "upsert"), READ)
+            made = self._next(spec)
+            self._publish(rows, made)
         except BaseException:
-            self._rows.pop(made.physical, None)
-            self._client.api.delete_collection(native_name(made.physical), **self._place)
+            with suppress(NotFound), mapped(self._shown):
+                self._client.api.delete_collection(hidden, **self._place)
             raise
+        if self._dropped(spec.name) >= made.generation:  # another's, made and dropped meanwhile, had this number
+            self._client.api.delete_collection(native_name(made.physical), **self._place)
+            raise NotFound(f"{self._shown}: the collection {spec.name!r} was dropped")
+        self._bind(made, self._client.api.get_collection(native_name(made.physical), **self._place))
         return made
+
+    def _publish(self, rows: Rows, made: CollectionSpec) -> None:
+        try:
+            rows.native.modify(name=native_name(made.physical), metadata=self._labels(made))
+        except Exception:
+            self._next(made)  # which tells it where the name was taken
+            raise
+
+    def sweep(self) -> None:
+        """Remove what adoptions that were cut short left: of a directory that nobody else has."""
+        for model in self._models():
+            if _ADOPTED.match(model.name) and "_vk_physical" not in (model.metadata or {}):
+                self._client.api.delete_collection(model.name, **self._place)
 
     # ------------------------------------------------------------------------------------- rows
 
@@ -447,7 +490,10 @@ async def open_chroma(target: Target, runtime: Runtime) -> Adapter:
             with mapped(target.shown, options.timeout):
                 client = Client(target, options)
                 _look(client, target, options)
-                return ChromaAdapter(client, target, options, runtime, lock)
+                adapter = ChromaAdapter(client, target, options, runtime, lock)
+                if embedded:
+                    adapter.sweep()
+                return adapter
         except BaseException:
             if client is not None:
                 client.close()
@@ -459,8 +505,11 @@ async def open_chroma(target: Target, runtime: Runtime) -> Adapter:
     words = f"{target.path}/vectorkit-words.db" if embedded else options.sidecar
     if words is None:
         return adapter
+    place = (
+        f"{options.tenant}/{options.database}" if embedded else f"{target.shown} {options.tenant}/{options.database}"
+    )
     try:
-        return await Sidecar.open(adapter, Path(words), runtime, shown=target.shown, own_lock=not embedded)
+        return await Sidecar.open(adapter, Path(words), runtime, shown=target.shown, own_lock=not embedded, place=place)
     except BaseException:
         await adapter.close()
         raise

@@ -7,7 +7,7 @@ import base64
 import json
 import ssl
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import httpx
@@ -29,7 +29,7 @@ from vectorkit.errors import (
     Unsupported,
     VectorkitError,
 )
-from vectorkit_chroma.options import ChromaOptions
+from vectorkit_chroma.options import ChromaOptions, check_header
 
 # What Chroma says of a directory whose files do not fit each other, as seen after kill -9 and on files damaged on purpose.
 _BROKEN_INDEX = (
@@ -55,8 +55,14 @@ def mapped(shown: str, timeout: float | None = None) -> Iterator[None]:
         raise
     except httpx.TimeoutException as error:
         raise DeadlineExceeded(f"{shown} did not answer within {timeout} s; a write may have landed") from error
+    except httpx.LocalProtocolError:
+        raise Unavailable(
+            f"{shown} cannot be asked: the request is none that HTTP takes"
+        ) from None  # it quotes headers
     except httpx.TransportError as error:
         raise Unavailable(f"{shown} cannot be reached: {type(error).__name__} {error}") from error
+    except (httpx.InvalidURL, UnicodeError):
+        raise ConfigError(f"{shown} names a host that cannot be looked up") from None
     except json.JSONDecodeError as error:
         raise Unavailable(f"{shown} answered, and not as Chroma does: {error}") from error
     except ChromaError as error:
@@ -84,6 +90,20 @@ def ambiguous(shown: str) -> Iterator[None]:
             f"{shown}: the reply to an insert was lost ({type(error).__name__}); get() tells whether the rows are there"
         )
         raise Ambiguous(told) from error
+    except Exception as error:
+        cause = error.__context__
+        if isinstance(error, ChromaError):
+            status = error.code()
+        else:
+            status = cause.response.status_code if isinstance(cause, httpx.HTTPStatusError) else 0
+        if status not in _UNTOLD or "already exists" in str(error):
+            raise
+        raise Ambiguous(
+            f"{shown} answered an insert with {status}, which tells nothing of the rows; get() tells whether they are there"
+        ) from error
+
+
+_UNTOLD = (408, 500, 502, 504)  # what a gateway or a full disk says of a request that may have been carried out
 
 
 def _damage(error: BaseException, shown: str) -> Corrupt | None:
@@ -147,10 +167,12 @@ class Client:
             )
         else:
             secure = target.scheme == "chroma+https"
+            host = f"[{target.host}]" if ":" in target.host else target.host
+            port = target.port or (443 if secure else 8000)
             settings = Settings(
                 chroma_api_impl="chromadb.api.fastapi.FastAPI",
-                chroma_server_host=f"[{target.host}]" if ":" in target.host else target.host,
-                chroma_server_http_port=target.port or (443 if secure else 8000),
+                chroma_server_host=f"http{'s' if secure else ''}://{host}:{port}",  # a bare host that begins so loses its port
+                chroma_server_http_port=port,
                 chroma_server_ssl_enabled=secure,
                 chroma_server_headers={**options.headers, **_credentials(target, options)},
                 **common,
@@ -172,7 +194,7 @@ class Client:
 
     def inserting(self) -> AbstractContextManager[None]:
         """Around the request of an insert."""
-        return ambiguous(self._shown)
+        return nullcontext() if self.embedded else ambiguous(self._shown)
 
     def close(self) -> None:
         """Stop, which lets go of files; close the connections, which stopping does not."""
@@ -185,7 +207,9 @@ def _credentials(target: Target, options: ChromaOptions) -> dict[str, str]:
     secret = options.token or target.secret
     if not secret:
         return {}
+    check_header("the secret", secret)
     if target.user:
+        check_header("the user", target.user)
         pair = base64.b64encode(f"{target.user}:{secret}".encode()).decode()
         return {"Authorization": f"Basic {pair}"}
     if options.token_header == "x-chroma-token":  # noqa: S105 - a header's name

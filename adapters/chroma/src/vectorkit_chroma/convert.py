@@ -4,6 +4,7 @@ Nothing here knows the client, so all of it is tested without a store.
 """
 
 import math
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vectorkit.codec import NEVER, Metadata, decode, encode, from_micros, to_micros
+from vectorkit.errors import InvalidRecord
 from vectorkit.layout import h26
 from vectorkit.types import Batch, CollectionSpec, FloatArray, Metric, Record
 from vectorkit.validate import expiry_micros
@@ -19,6 +21,11 @@ from vectorkit.validate import expiry_micros
 SPACES: dict[Metric, str] = {"cosine": "cosine", "dot": "ip", "l2": "l2"}
 CONTROL = "vk-control"
 """The collection that remembers dropped generations; no native name of ours is like it."""
+ADOPTING = "vk-adopting-"
+"""How the names of collections begin that are being copied into; no native name of ours is like it."""
+MOST_ENTRIES = 5_000
+"""Values of declared fields that one row may have: Chroma writes them in one SQL statement, and a row of more than 5,461 makes the
+collection unreadable for ever."""
 LOWEST, HIGHEST = 1e-15, 1e15  # norms that Chroma's float32 cosine takes as they are
 
 
@@ -52,12 +59,18 @@ def element(value: Any) -> str:
     return f"={value}"
 
 
+def float_key(value: float) -> int:
+    """A float as an integer that orders as the floats do: Chroma reads the last digits of a JSON number wrongly, and integers exactly."""
+    (bits,) = struct.unpack(">q", struct.pack(">d", value + 0.0))
+    return int(bits) if bits >= 0 else int(bits) ^ (2**63 - 1)
+
+
 def scalar(value: Any, kind: Any) -> Any:
     """A declared scalar as it is stored and asked for."""
     if kind is bool:
         return int(value)
     if kind is float:
-        return float(value) + 0.0
+        return float_key(float(value))
     return to_micros(value) if kind is datetime else value
 
 
@@ -68,22 +81,38 @@ def is_list(kind: Any) -> bool:
 
 def _elements(values: Sequence[Any], kind: Any) -> list[str]:
     (inner,) = kind.__args__
-    found = dict.fromkeys(element(scalar(value, inner)) if inner is float else element(value) for value in values)
+    found = dict.fromkeys(element(float(value)) if inner is float else element(value) for value in values)
     return list(found) or ["-"]
 
 
 def field_keys(spec: CollectionSpec, metadata: Metadata) -> dict[str, Any]:
-    """The keys that filters use: each declared field's value, or the mark that it is absent."""
+    """The keys that filters use: each declared field's value, or the mark that it is absent.
+
+    Raises InvalidRecord, which names the longest list, for more values than Chroma can take.
+    """
     keys: dict[str, Any] = {}
+    entries = 3 * len(spec.fields)
     for n, (name, kind) in enumerate(spec.fields.items()):
         value = metadata.get(name)
         if is_list(kind):
-            keys[f"_vk_f{n}"] = None if value is None else _elements(value, kind)
+            elements = None if value is None else _elements(value, kind)
+            entries += len(elements or ())
+            keys[f"_vk_f{n}"] = elements
         else:
             keys[f"_vk_f{n}"] = None if value is None else scalar(value, kind)
             if kind is str:
                 keys[f"_vk_f{n}p"] = None if value is None else order_key(value)
         keys[f"_vk_m{n}"] = 1 if value is None else None
+    if entries > MOST_ENTRIES:
+        longest = max(
+            (name for name, kind in spec.fields.items() if is_list(kind)),
+            key=lambda name: len(metadata.get(name) or ()),
+        )
+        raise InvalidRecord(
+            f"chroma takes {MOST_ENTRIES} values of declared fields in one row, and this one has {entries}; declare no list as "
+            f"long as {longest!r}, or split the row",
+            field=longest,
+        )
     return keys
 
 
@@ -103,12 +132,16 @@ def to_chroma(spec: CollectionSpec, batch: Batch, sequence: int) -> tuple[FloatA
     rows = []
     for n, (text, metadata, expires) in enumerate(zip(texts, documents, expiry_micros(batch), strict=True)):
         given = metadata or {}
+        try:
+            keys = field_keys(spec, given)
+        except InvalidRecord as error:
+            raise InvalidRecord(error.detail, row=n, field=error.field) from None
         row = {
             "_vk_meta": document(given),
             "_vk_text": text,
             "_vk_expires": expires,
             "_vk_seq": sequence + n,
-            **field_keys(spec, given),
+            **keys,
         }
         if spec.metric == "cosine":
             row["_vk_norm"] = norms.get(n)

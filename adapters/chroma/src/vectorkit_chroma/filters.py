@@ -96,7 +96,7 @@ def _leaf(leaf: AnyLeaf, negated: bool, n: int, kind: Any) -> tuple[Where, bool]
 def _contains(key: str, values: Sequence[Any], kind: Any, how: Literal["and", "or"], negated: bool) -> Where:
     operator = "$not_contains" if negated else "$contains"
     (inner,) = kind.__args__
-    given = [element(scalar(value, inner) if inner is float else value) for value in values]
+    given = [element(float(value) if inner is float else value) for value in values]
     return _join(how, [{key: {operator: value}} for value in given])
 
 

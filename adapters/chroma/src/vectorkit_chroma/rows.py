@@ -6,15 +6,16 @@ Ids are listed first and rows then read by id: Chroma's paging by offset lost 10
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from vectorkit.adapter import Change, Mode, Plan, Query, Scope, Selector, WriteReport
 from vectorkit.codec import copy_metadata
-from vectorkit.errors import AlreadyExists, Corrupt, Unsupported
+from vectorkit.errors import AlreadyExists, Corrupt, PartialFailure, Unsupported
 from vectorkit.local.exact import prepare, score
 from vectorkit.ranking import top
 from vectorkit.types import Batch, CollectionSpec, Cursor, FloatArray, Hit, Hits, Page, Record, Stats, make_hit
@@ -23,6 +24,10 @@ from vectorkit_chroma.filters import Where, alive
 
 IDS = 3_000  # ids in one request: SQLite takes some 32,000 bound values
 READ = 1_000  # rows with vectors in one request, some 15 MB of JSON at 1,536 dimensions
+BODY = 30 * 2**20  # bytes of a request
+VECTOR = 5.4  # bytes of a number in a request: base64 of its four
+NUMBER = 24  # and in a query, where it is the text of a float64
+ESCAPED = 3  # bytes that a character may take, a few of them more
 PRECISE = 1_024  # dimensions up to which Chroma's float32 keeps to 1e-5; at 3,000 it was measured 1.7e-5 off
 LEAN = 4  # candidates per row wanted, above which only the wanted rows are read whole
 MANY = 1_000  # a k up to this is sent as it is; above it no more than there are rows, since the client's integers end
@@ -56,7 +61,10 @@ class Rows:
     def write(self, scope: Scope, batch: Batch, mode: Mode) -> WriteReport:
         """Every write is an upsert that sends every key."""
         if mode == "upsert":
-            return self._upsert(batch)
+            with (
+                self._changing
+            ):  # else an update that has read the row before would put its old metadata beside the new text
+                return self._upsert(batch)
         with self._changing:
             there = set(self.listed(alive(None, scope.now), batch.ids))
             if there and mode == "insert":
@@ -72,8 +80,32 @@ class Rows:
 
     def _upsert(self, batch: Batch) -> WriteReport:
         vectors, rows = convert.to_chroma(self.spec, batch, self._sequence(len(batch)))
-        self.native.upsert(ids=batch.ids, embeddings=vectors, metadatas=rows)
+        start = 0
+        for stop in self._requests(batch, rows):
+            try:
+                self.native.upsert(
+                    ids=batch.ids[start:stop], embeddings=vectors[start:stop], metadatas=rows[start:stop]
+                )
+            except Exception as error:
+                if start:
+                    told = f"{start} rows were written; of the others {type(error).__name__} tells"
+                    raise PartialFailure(told, written=start, failed=batch.ids[start:]) from error
+                raise
+            start = stop
         return WriteReport(written=len(batch))
+
+    def _requests(self, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Where each request ends: a server refuses bodies over 40 MiB (https://github.com/chroma-core/chroma/issues/5192)."""
+        stops, size = [], 0.0
+        for at, row in enumerate(rows):
+            written = sum(len(value) for value in row.values() if isinstance(value, str))
+            lists = sum(len(one) + 4 for value in row.values() if isinstance(value, list) for one in value)
+            more = VECTOR * self.spec.dimension + ESCAPED * (written + len(batch.ids[at]) + lists) + 30 * len(row)
+            if size and size + more > BODY:
+                stops.append(at)
+                size = 0.0
+            size += more
+        return [*stops, len(rows)]
 
     def _sequence(self, count: int) -> int:
         """The first of so many sequence numbers: the clock in microseconds, rising."""
@@ -106,10 +138,11 @@ class Rows:
             return self._delete_ids(scope, selector.ids, selector.plan)
         where = alive(None if selector.plan is None else selector.plan.native, scope.now)
         gone = 0
-        while ids := self.listed(where):
-            for part in convert.chunks(ids, IDS):
-                self.native.delete(ids=part)
-            gone += len(ids)
+        with self._changing:
+            while ids := self.listed(where):
+                for part in convert.chunks(ids, IDS):
+                    self.native.delete(ids=part, where=where)  # by another's hand a row may match no longer
+                gone += len(ids)
         return gone
 
     def _delete_ids(self, scope: Scope, ids: Sequence[str], plan: Plan | None) -> int:
@@ -193,6 +226,10 @@ class Rows:
 
     def query(self, scope: Scope, query: Query) -> list[Hits]:
         """The graph's answers, or those of every row with `exact`; what float32 could not measure is measured again."""
+        at_once = max(1, int(BODY // (NUMBER * self.spec.dimension)))
+        if len(query.vectors) > at_once:
+            parts = [query.vectors[at : at + at_once] for at in range(0, len(query.vectors), at_once)]
+            return [hits for part in parts for hits in self.query(scope, replace(query, vectors=part))]
         if query.exact:
             return self._exact(scope, query, query.vectors)
         k = query.k
@@ -276,7 +313,7 @@ class Rows:
             hits = Hits(coverage="complete", path=f"HNSW, {wide} candidates" + (", filtered" if where else ""))
             for id, distance in pairs:  # noqa: A001
                 row = rows.get(id)
-                if row is None:  # deleted in between
+                if row is None or not _matches(query.plan, row):  # deleted or changed in between
                     continue
                 measured = convert.score(metric, distance)
                 if not precise:
@@ -325,7 +362,7 @@ class Rows:
                 [
                     make_hit(row.id, score, row.text, copy_metadata(row.metadata), _copy(row.vector))
                     for slot, score in ranked
-                    if (row := records.get(names[slot])) is not None
+                    if (row := records.get(names[slot])) is not None and _matches(query.plan, row)
                 ],
                 coverage="exact",
                 path=path,
@@ -340,6 +377,10 @@ class Rows:
         if len(damaged):
             raise Corrupt(f"{self.shown}: the vector of the row {ids[damaged[0]]!r} is damaged; write that row again")
         return prepared
+
+
+def _matches(plan: Plan | None, row: Record) -> bool:
+    return plan is None or plan.where.matches(row.metadata)
 
 
 def _copy(vector: Any) -> FloatArray | None:
