@@ -40,7 +40,7 @@ pins:
 
 # the capability table in the docs, from a run of the contract suite
 docs:
-    uv run --group dev pytest tests/contract integration/test_contract_*.py --vectorkit-table docs/capabilities.md -q
+    VECTORKIT_WHOLE=1 uv run --group dev pytest tests/contract integration/test_contract_*.py -m "slow or not slow" --vectorkit-table docs/capabilities.md -q
 
 # bare library against vectorkit, as ratios
 bench:
