@@ -50,4 +50,4 @@ def test_machine_hits_every_verb(store: str, tmp_path: Path, record_property: Sa
 @pytest.mark.parametrize("store", list(STORES))
 def test_machine_for_long(store: str, colour: Colour, tmp_path: Path, record_property: Say) -> None:
     # the colours run one body: the second is asked less
-    _run(store, colour, tmp_path, record_property, examples=150 if colour == "sync" else 50, steps=50)
+    _run(store, colour, tmp_path, record_property, examples=100 if colour == "sync" else 40, steps=50)

@@ -380,7 +380,8 @@ class Rows:
 
 
 def _matches(plan: Plan | None, row: Record) -> bool:
-    return plan is None or plan.where.matches(row.metadata)
+    """Whether a row that was found under the filter still matches; under one that keeps more than it means, that is the core's to see."""
+    return plan is None or not plan.exact or plan.where.matches(row.metadata)
 
 
 def _copy(vector: Any) -> FloatArray | None:
