@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+from chromadb.api.models.Collection import Collection
 
 import vectorkit as vk
 import vectorkit_chroma.adapter as adapter_module
@@ -174,6 +176,25 @@ def test_requests_stay_below_what_a_server_takes(
         texts = [f"{n} " + '"\\é\n' * 20_000 for n in range(30)]
         long.upsert(vk.Batch([f"{n}" for n in range(30)], np.ones((30, 8), np.float32), texts))
         assert [row.text for row in long.get(["0", "29"]) if row] == [texts[0], texts[29]]
+        native = adapter(store)._rows["long@1"].native
+        upsert, sent = native.upsert, []
+
+        def failing(**named: Any) -> None:
+            sent.append(len(named["ids"]))
+            if len(sent) == 2:
+                raise httpx.ReadError("lost")
+            upsert(**named)
+
+        monkeypatch.setattr(native, "upsert", failing)
+        again = vk.Batch([f"again {n}" for n in range(30)], np.ones((30, 8), np.float32), texts)
+        for write, kind in ((long.upsert, vk.Unavailable), (long.insert, vk.Ambiguous)):
+            sent.clear()
+            with pytest.raises(vk.PartialFailure) as caught:
+                write(again)
+            assert isinstance(caught.value.__cause__, kind)
+            assert caught.value.written == sent[0]
+            assert caught.value.failed == tuple(again.ids[sent[0] :])
+            assert long.delete(ids=again.ids) == sent[0]
 
 
 def test_an_insert_of_many_with_one_conflict_writes_nothing(target: Any) -> None:
@@ -242,14 +263,33 @@ def test_of_two_adoptions_of_one_name_one_gives_way(target: Any, monkeypatch: py
         assert one.collection("kb").count() == 1
 
 
+def test_an_adoption_whose_reply_was_lost_is_made(target: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with vk.connect(target) as store:
+        native: Any = store.native
+        place = {} if isinstance(target, str) else {"database": target["database"]}
+        source = native.create_collection("source", get_or_create=True, **place)
+        native._upsert(source.id, ids=["a"], embeddings=[ONES], metadatas=[{"n": 1}], documents=["t"], **place)
+        modify = Collection.modify
+
+        def lost(self: Any, **named: Any) -> None:
+            modify(self, **named)
+            raise httpx.ReadError("lost")
+
+        monkeypatch.setattr(Collection, "modify", lost)
+        assert store.adopt("source", vk.CollectionSpec("kb", 8, metric="l2", text=False)).count() == 1
+        assert store.collections() == ["kb"]
+
+
 def test_what_a_killed_adoption_left_goes_when_its_directory_is_opened(tmp_path: Path) -> None:
     url = f"chroma://{tmp_path}/store"
     with vk.connect(url) as store:
-        store.native.create_collection(f"{ADOPTING}{uuid.uuid4().hex}")
+        store.native.create_collection(f"{ADOPTING}{uuid.uuid4().hex}", metadata={"_vk_layout": 1})
+        strangers = f"{ADOPTING}{uuid.uuid4().hex}"
+        store.native.create_collection(strangers)
         store.create_collection(vk.CollectionSpec(f"{ADOPTING}mine", 8))
-        assert len(store.native.list_collections()) == 2
+        assert len(store.native.list_collections()) == 3
     with vk.connect(url) as store:
-        assert [model.name for model in store.native.list_collections()] == [f"{ADOPTING}mine-g1"]
+        assert {model.name for model in store.native.list_collections()} == {strangers, f"{ADOPTING}mine-g1"}
         store.create_collection(vk.CollectionSpec("kb", 8))
 
 

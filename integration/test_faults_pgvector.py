@@ -25,6 +25,7 @@ from integration.servers.postgres import PostgresServer
 from integration.servers.proxy import Mode, Proxy
 from vectorkit import F
 from vectorkit.testing.faces import COLOURS, Bench, Colour
+from vectorkit.testing.loop import longest_gap
 from vectorkit.testing.values import PAYLOADS
 
 DIMENSION = 8
@@ -596,26 +597,6 @@ def test_an_upsert_of_ten_thousand_rows_leaves_no_gap_in_the_event_loop(
     batch = vk.Batch(ids, vectors, texts, metadata)
     records = [vk.Record(*row) for row in zip(ids, vectors, texts, metadata, strict=True)]
     rounds = 3
-
-    async def longest_gap(work: Callable[[], Any]) -> float:
-        gaps = [0.0]
-
-        async def tick() -> None:
-            last = time.perf_counter()
-            while True:
-                await asyncio.sleep(0.001)
-                now = time.perf_counter()
-                gaps.append(now - last)
-                last = now
-
-        ticking = asyncio.create_task(tick())
-        await asyncio.sleep(0)
-        try:
-            await work()
-            await asyncio.sleep(0)
-        finally:
-            ticking.cancel()
-        return max(gaps)
 
     async def body() -> dict[str, list[float]]:
         found: dict[str, list[float]] = {"control": [], "new rows": [], "the same again": []}

@@ -15,6 +15,7 @@ import vectorkit as vk
 from vectorkit.aio import AsyncCollection, AsyncStore
 from vectorkit.runtime import SYNC, AsyncRuntime, drive
 from vectorkit.store import Collection, Store
+from vectorkit.testing.loop import longest_gap
 
 
 def test_a_body_that_suspends_in_the_sync_colour_is_an_error() -> None:
@@ -183,22 +184,10 @@ def test_close_waits_for_what_runs_and_leaves_the_loop_to_others() -> None:
         runtime = AsyncRuntime()
         working = asyncio.ensure_future(runtime.offload(work))
         await asyncio.sleep(0.05)
-        gaps, last = [0.0], time.perf_counter()
-
-        async def tick() -> None:
-            nonlocal last
-            while True:
-                await asyncio.sleep(0.005)
-                now = time.perf_counter()
-                gaps.append(now - last)
-                last = now
-
-        ticking = asyncio.ensure_future(tick())
-        await runtime.close()
+        longest = await longest_gap(runtime.close)
         assert ended.is_set()
-        ticking.cancel()
         await working
-        return max(gaps), [thread.name for thread in threading.enumerate() if thread.name.startswith("vectorkit")]
+        return longest, [thread.name for thread in threading.enumerate() if thread.name.startswith("vectorkit")]
 
     longest, left = asyncio.run(body())
     assert longest < 0.3

@@ -223,7 +223,7 @@ class ChromaAdapter:
             self._client.collection(model),
             spec,
             self._shown,
-            inserting=self._client.inserting,
+            writing=self._client.writing,
             batch=self._batch,
             exact_limit=self._options.exact_limit,
         )
@@ -384,16 +384,21 @@ class ChromaAdapter:
         return made
 
     def _publish(self, rows: Rows, made: CollectionSpec) -> None:
+        name = native_name(made.physical)
         try:
-            rows.native.modify(name=native_name(made.physical), metadata=self._labels(made))
-        except Exception:
-            self._next(made)  # which tells it where the name was taken
+            with mapped(self._shown, self._options.timeout):
+                rows.native.modify(name=name, metadata=self._labels(made))
+        except VectorkitError as error:
+            with suppress(NotFound), mapped(self._shown, self._options.timeout):
+                if self._client.api.get_collection(name, **self._place).id == rows.native.id:
+                    return  # it was done, and only the reply was lost
+                raise AlreadyExists(f"{self._shown} has a collection {made.name!r} already") from error
             raise
 
     def sweep(self) -> None:
         """Remove what adoptions that were cut short left: of a directory that nobody else has."""
         for model in self._models():
-            if _ADOPTED.match(model.name) and "_vk_physical" not in (model.metadata or {}):
+            if _ADOPTED.match(model.name) and set(model.metadata or {}) == {"_vk_layout"}:
                 self._client.api.delete_collection(model.name, **self._place)
 
     # ------------------------------------------------------------------------------------- rows

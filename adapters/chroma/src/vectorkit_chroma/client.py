@@ -7,7 +7,7 @@ import base64
 import json
 import ssl
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import httpx
@@ -157,6 +157,7 @@ class Client:
     def __init__(self, target: Target, options: ChromaOptions) -> None:
         common: dict[str, Any] = {"anonymized_telemetry": False, "_env_file": None}
         self._shown = target.shown
+        self._timeout = options.timeout
         self.embedded = not target.host
         if self.embedded:
             settings = Settings(
@@ -192,9 +193,12 @@ class Client:
         """A handle on a collection, bound to its UUID."""
         return Collection(client=self.api, model=model, embedding_function=None)
 
-    def inserting(self) -> AbstractContextManager[None]:
-        """Around the request of an insert."""
-        return nullcontext() if self.embedded else ambiguous(self._shown)
+    @contextmanager
+    def writing(self, inserting: bool) -> Iterator[None]:
+        """Around the request of a write: Chroma's errors as ours, and of an insert over a network also what is not known of it."""
+        lost = ambiguous(self._shown) if inserting and not self.embedded else nullcontext()
+        with mapped(self._shown, self._timeout), lost:
+            yield
 
     def close(self) -> None:
         """Stop, which lets go of files; close the connections, which stopping does not."""

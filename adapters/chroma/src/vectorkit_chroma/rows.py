@@ -15,7 +15,7 @@ import numpy as np
 
 from vectorkit.adapter import Change, Mode, Plan, Query, Scope, Selector, WriteReport
 from vectorkit.codec import copy_metadata
-from vectorkit.errors import AlreadyExists, Corrupt, PartialFailure, Unsupported
+from vectorkit.errors import AlreadyExists, Corrupt, PartialFailure, Unsupported, VectorkitError
 from vectorkit.local.exact import prepare, score
 from vectorkit.ranking import top
 from vectorkit.types import Batch, CollectionSpec, Cursor, FloatArray, Hit, Hits, Page, Record, Stats, make_hit
@@ -27,7 +27,7 @@ READ = 1_000  # rows with vectors in one request, some 15 MB of JSON at 1,536 di
 BODY = 30 * 2**20  # bytes of a request
 VECTOR = 5.4  # bytes of a number in a request: base64 of its four
 NUMBER = 24  # and in a query, where it is the text of a float64
-ESCAPED = 3  # bytes that a character may take, a few of them more
+ESCAPED = 6  # bytes that a character may take
 PRECISE = 1_024  # dimensions up to which Chroma's float32 keeps to 1e-5; at 3,000 it was measured 1.7e-5 off
 LEAN = 4  # candidates per row wanted, above which only the wanted rows are read whole
 MANY = 1_000  # a k up to this is sent as it is; above it no more than there are rows, since the client's integers end
@@ -42,14 +42,14 @@ class Rows:
         spec: CollectionSpec,
         shown: str,
         *,
-        inserting: Callable[[], AbstractContextManager[None]],
+        writing: Callable[[bool], AbstractContextManager[None]],
         batch: int,
         exact_limit: int,
     ) -> None:
         self.native = native
         self.spec = spec
         self.shown = f"{shown} {spec.name!r}"
-        self._inserting = inserting
+        self._writing = writing
         self._batch = batch
         self._exact_limit = exact_limit
         self._last = 0
@@ -61,10 +61,9 @@ class Rows:
     def write(self, scope: Scope, batch: Batch, mode: Mode) -> WriteReport:
         """Every write is an upsert that sends every key."""
         if mode == "upsert":
-            with (
-                self._changing
-            ):  # else an update that has read the row before would put its old metadata beside the new text
-                return self._upsert(batch)
+            # else an update that has read the row before would put its old metadata beside the new text
+            with self._changing:
+                return self._upsert(batch, inserting=False)
         with self._changing:
             there = set(self.listed(alive(None, scope.now), batch.ids))
             if there and mode == "insert":
@@ -74,23 +73,25 @@ class Rows:
                 )
             kept = [row for row, id in enumerate(batch.ids) if id not in there]  # noqa: A001
             if kept:
-                with self._inserting():
-                    self._upsert(batch if len(kept) == len(batch) else _take(batch, kept))
+                self._upsert(batch if len(kept) == len(batch) else _take(batch, kept), inserting=True)
             return WriteReport(written=len(kept), skipped=len(there))
 
-    def _upsert(self, batch: Batch) -> WriteReport:
+    def _upsert(self, batch: Batch, *, inserting: bool) -> WriteReport:
         vectors, rows = convert.to_chroma(self.spec, batch, self._sequence(len(batch)))
         start = 0
         for stop in self._requests(batch, rows):
             try:
-                self.native.upsert(
-                    ids=batch.ids[start:stop], embeddings=vectors[start:stop], metadatas=rows[start:stop]
-                )
-            except Exception as error:
-                if start:
-                    told = f"{start} rows were written; of the others {type(error).__name__} tells"
-                    raise PartialFailure(told, written=start, failed=batch.ids[start:]) from error
-                raise
+                with self._writing(inserting):
+                    self.native.upsert(
+                        ids=batch.ids[start:stop], embeddings=vectors[start:stop], metadatas=rows[start:stop]
+                    )
+            except VectorkitError as error:
+                if not start:
+                    raise
+                failed = batch.ids[start:]
+                raise PartialFailure(
+                    f"{start} rows were written, {len(failed)} were not: {error}", written=start, failed=failed
+                ) from error
             start = stop
         return WriteReport(written=len(batch))
 
