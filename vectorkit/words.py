@@ -55,18 +55,29 @@ def _folded(character: str) -> str:
     return parts[0] if len(parts) == 2 and "\u0300" <= parts[1] <= "\u036f" else lower
 
 
+def _spaced(text: str) -> str:
+    if text.isascii():
+        return "".join([c if c.isalnum() else " " for c in text])
+    return "".join([c if _is_word(c) else " " for c in text])
+
+
+def _same(word: str) -> str:
+    return word.lower() if word.isascii() else "".join(map(_folded, word))
+
+
+def tokens(text: str) -> list[str]:
+    """The words of a text as they are compared, in order and each as often as it stands there."""
+    return list(map(_same, _spaced(text).split()))
+
+
 def split_words(text: str) -> tuple[str, ...]:
     """The distinct words of a text, in order: runs of letters, digits and the marks on them; the rest parts them.
 
     The cut is no finer than FTS5's unicode61 tokenizer makes it; case does not make a word another.
     """
-    if text.isascii():
-        spaced = "".join([c if c.isalnum() else " " for c in text])
-    else:
-        spaced = "".join([c if _is_word(c) else " " for c in text])
     distinct: dict[str, str] = {}
-    for word in spaced.split():
-        distinct.setdefault(word.lower() if word.isascii() else "".join(map(_folded, word)), word)
+    for word in _spaced(text).split():
+        distinct.setdefault(_same(word), word)
     return tuple(distinct.values())
 
 

@@ -20,7 +20,7 @@ from vectorkit.local.seal import Seal, Sealed
 from vectorkit.local.sql import annul, connect, settle, typed
 from vectorkit.types import LAYOUT, CollectionSpec
 
-MARK = {"format": "vectorkit-local", "layout": LAYOUT}
+FORMAT = "vectorkit-local"
 
 
 def folder_name(physical: str) -> str:
@@ -41,10 +41,11 @@ def _os_errors(shown: str) -> Iterator[None]:
 class Home:
     """An open directory. Raises ConfigError, NotFound, Locked, Corrupt, Unavailable."""
 
-    def __init__(self, path: Path, *, read_only: bool, shown: str, options: LocalOptions) -> None:
+    def __init__(self, path: Path, *, read_only: bool, shown: str, options: LocalOptions, format: str = FORMAT) -> None:
         self.path = path
         self.shown = shown
         self.read_only = read_only
+        self._format = format
         self._lock: DirectoryLock | None = None
         self._version = -1
         with _os_errors(shown):
@@ -92,12 +93,12 @@ class Home:
     def _check_mark(self) -> None:
         mark = self.path / "vectorkit.json"
         if not mark.exists() and not self.read_only:
-            write_durably(mark, json.dumps(MARK).encode())
+            write_durably(mark, json.dumps({"format": self._format, "layout": LAYOUT}).encode())
         try:
             found = json.loads(mark.read_bytes())
         except (ValueError, OSError) as error:
             raise Corrupt(f"{self.shown}: vectorkit.json cannot be read ({error}); restore it from a backup") from error
-        if not isinstance(found, dict) or found.get("format") != MARK["format"]:
+        if not isinstance(found, dict) or found.get("format") != self._format:
             raise Corrupt(f"{self.shown}: vectorkit.json is not that of a vectorkit store; restore it from a backup")
         if found.get("layout") != LAYOUT:
             raise Unsupported(f"{self.shown} has layout {found.get('layout')!r}; this version reads layout {LAYOUT}")

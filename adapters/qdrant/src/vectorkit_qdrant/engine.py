@@ -1,0 +1,101 @@
+"""What the adapter asks of Qdrant, whether it is a server or the engine in this process: one call, one request.
+
+Conditions are those of `filters.py`. A collection that is not there raises NotFound.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from vectorkit.types import CollectionSpec, FloatArray
+from vectorkit_qdrant.filters import Condition
+
+
+@dataclass(slots=True)
+class Row:
+    """A point as read. vector: None where it was not asked for. score: Qdrant's own, None outside a search."""
+
+    point: str
+    payload: dict[str, Any]
+    vector: Any = None
+    score: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Search:
+    """One search. vector or text: what is asked. keys: the payload's keys that come back, None for all."""
+
+    vector: FloatArray | None = None
+    text: str | None = None
+    where: Condition | None = None
+    limit: int
+    vectors: bool = False
+    exact: bool = False
+    ef: int | None = None
+    keys: Sequence[str] | None = None
+
+
+@dataclass(slots=True)
+class Size:
+    """Points of a collection, and how many of them the graph holds."""
+
+    rows: int
+    indexed: int
+    bytes: int | None = field(default=None)
+
+
+class Engine(Protocol):
+    """Qdrant. Names are physical names."""
+
+    shown: str
+    native: Any
+    rows_per_write: int | None
+
+    async def specs(self) -> dict[str, CollectionSpec]:
+        """The published collections of ours, by logical name, of each the highest generation."""
+
+    async def create(self, spec: CollectionSpec) -> CollectionSpec:
+        """Make it with its payload indexes, and return its spec with the generation filled in. AlreadyExists."""
+
+    async def drop(self, name: str) -> None:
+        """Remove every generation of a logical name. NotFound."""
+
+    def changing(self, name: str) -> AbstractAsyncContextManager[Any]:
+        """Held while rows are read in order to be written, where the store itself cannot compare and write."""
+
+    async def upsert(
+        self, name: str, points: Sequence[str], vectors: FloatArray, payloads: Sequence[Mapping[str, Any]], *, fresh: bool
+    ) -> None:
+        """Write points whole; fresh: leave alone those that are there."""
+
+    async def overwrite(self, name: str, payloads: Mapping[str, Mapping[str, Any]], seen: Mapping[str, int]) -> None:
+        """Replace payloads, each where its sequence number is still the one seen."""
+
+    async def retrieve(
+        self, name: str, points: Sequence[str], *, vectors: bool = False, keys: Sequence[str] | None = None
+    ) -> list[Row]:
+        """The points that are there, in any order."""
+
+    async def search(self, name: str, searches: Sequence[Search]) -> list[list[Row]]:
+        """The best of each."""
+
+    async def scroll(
+        self, name: str, where: Condition | None, limit: int, start: str | None, *, vectors: bool, keys: Sequence[str] | None = None
+    ) -> tuple[list[Row], str | None]:
+        """Points in the order of their ids, and where the next page begins."""
+
+    async def count(self, name: str, where: Condition | None) -> int:
+        """Exactly."""
+
+    async def delete(self, name: str, where: Condition) -> None:
+        """Those under a condition."""
+
+    async def size(self, name: str) -> Size:
+        """How large it is."""
+
+    async def optimize(self, name: str) -> None:
+        """Build and clean now what would be built and cleaned some time."""
+
+    async def close(self) -> None:
+        """Release what was opened."""
