@@ -26,9 +26,9 @@ from vectorkit.codec import NEVER, copy_metadata
 from vectorkit.errors import AlreadyExists, Corrupt, NotFound, Unsupported
 from vectorkit.filters import Node
 from vectorkit.local.exact import prepare, score
-from vectorkit.ranking import top
+from vectorkit.ranking import tie_floor, top
 from vectorkit.runtime import Runtime
-from vectorkit.types import HNSW, IVF, Batch, CollectionSpec, Cursor, FloatArray, Hit, Hits, Page, Record, Stats, make_hit
+from vectorkit.types import HNSW, IVF, Batch, CollectionSpec, Cursor, FloatArray, Hit, Hits, Metric, Page, Record, Stats, make_hit
 from vectorkit.words import tokens
 from vectorkit_qdrant import convert, filters
 from vectorkit_qdrant.engine import Engine, Row, Search
@@ -247,15 +247,36 @@ class QdrantAdapter:
         spec = await self._spec(scope)
         where = self._where(scope, query.plan, None if query.ids is None else self._among(scope, query.ids))
         asked, _ = convert.as_stored(spec, query.vectors)
-        k = min(query.k, MOST)
         searches = [
             Search(
-                vector=vector, where=where, limit=k, vectors=query.vectors_back, exact=query.exact, ef=query.ef_search
+                vector=vector,
+                where=where,
+                limit=query.k,
+                vectors=query.vectors_back,
+                exact=query.exact,
+                ef=query.ef_search,
             )
             for vector in asked
         ]
-        found = await self._engine.search(scope.collection, searches)
+        found = await self._search(scope, spec.metric, searches)
         return [await self._hits(scope, spec, query, where, vector, rows) for vector, rows in zip(asked, found, strict=True)]
+
+    async def _search(self, scope: Scope, metric: Metric, searches: Sequence[Search]) -> list[list[Row]]:
+        """The best of each and all that tie with the last of them: which of equals comes first is not Qdrant's to say."""
+        found: list[list[Row]] = [[] for _ in searches]
+        open_ = list(range(len(searches)))
+        limits = [min(search.limit, MOST - 1) + 1 for search in searches]
+        while open_:
+            asked = [replace(searches[at], limit=limits[at]) for at in open_]
+            answers = await self._engine.search(scope.collection, asked)
+            again = []
+            for at, rows in zip(open_, answers, strict=True):
+                found[at] = rows
+                if len(rows) == limits[at] < MOST and _tied(metric, rows[searches[at].limit - 1], rows[-1]):
+                    limits[at] = min(4 * limits[at], MOST)
+                    again.append(at)
+            open_ = again
+        return found
 
     def _among(self, scope: Scope, ids: Sequence[str]) -> Condition:
         return among([convert.point_id(id, scope.tenant) for id in ids])  # noqa: A001
@@ -266,6 +287,8 @@ class QdrantAdapter:
         measured = [convert.score(spec.metric, row.score) for row in rows]
         if not all(map(math.isfinite, measured)):
             return await self._exactly(scope, spec, query, where, vector)
+        if spec.metric != "cosine" and len(rows) < query.k and await self._engine.count(scope.collection, where) > len(rows):
+            return await self._exactly(scope, spec, query, where, vector)  # what overflowed is left out
         exact = query.exact or not isinstance(spec.index, HNSW)
         hits = Hits(coverage="exact" if exact else "complete", path="every vector" if exact else "HNSW")
         hits.extend(self._hit(row, score) for row, score in zip(rows, measured, strict=True))
@@ -311,11 +334,15 @@ class QdrantAdapter:
     async def keyword(self, scope: Scope, query: KeywordQuery) -> Hits:
         where = self._where(scope, query.plan, None if query.ids is None else self._among(scope, query.ids))
         text = " ".join(dict.fromkeys(tokens(query.text)))
-        search = Search(text=text, where=where, limit=min(query.k, MOST), vectors=query.vectors_back)
-        (rows,) = await self._engine.search(scope.collection, [search])
+        search = Search(text=text, where=where, limit=query.k, vectors=query.vectors_back)
+        (rows,) = await self._search(scope, "dot", [search])
         hits = Hits(coverage="exact", path="full-text index, BM25")
         hits.extend(self._hit(row, row.score or 0.0) for row in rows)
         return hits
+
+
+def _tied(metric: Metric, last: Row, beyond: Row) -> bool:
+    return convert.score(metric, beyond.score) >= tie_floor(convert.score(metric, last.score))
 
 
 def _lives(row: Row, now: int | None) -> bool:
@@ -349,6 +376,8 @@ async def open_qdrant(target: Target, runtime: Runtime) -> Adapter:
     from vectorkit_qdrant.edge import open_edge
 
     options = target.options if target.options is not None else QdrantOptions()
+    if target.read_only:
+        raise Unsupported("qdrant has one owner for a directory, and no read_only=True beside it")
     if target.host:
         raise Unsupported("qdrant:// servers are not built yet")
     path = "" if target.scheme == "qdrant+memory" else target.path

@@ -168,12 +168,23 @@ class Edge:
                 for key, schema in _indexes(made):
                     shard.update(qe.UpdateOperation.create_field_index(key, schema))
                 shard.flush()
-            finally:
+            except BaseException:
                 shard.close()
+                raise
+            fresh.append(shard)
+
+        fresh: list[Any] = []
 
         def make() -> CollectionSpec:
             with self._opening:
-                return self._home.add(spec, build)
+                try:
+                    made = self._home.add(spec, build)
+                except BaseException:
+                    for shard in fresh:
+                        shard.close()
+                    raise
+                self._shards[made.physical] = fresh[0]
+                return made
 
         return await self._do(make)
 
@@ -272,7 +283,7 @@ class Edge:
             info = self._shard(name).info()
             folder = self._home.folder(name)
             stored = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            return Size(info.points_count, info.indexed_vectors_count, stored)
+            return Size(info.points_count, info.indexed_vectors_count, {"on disk": stored})
 
         return await self._do(look)
 

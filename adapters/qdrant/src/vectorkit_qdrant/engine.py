@@ -42,7 +42,7 @@ class Size:
 
     rows: int
     indexed: int
-    bytes: int | None = field(default=None)
+    bytes: dict[str, int] = field(default_factory=dict)
 
 
 class Engine(Protocol):
