@@ -373,13 +373,15 @@ def _take(batch: Batch, rows: list[int]) -> Batch:
 
 async def open_qdrant(target: Target, runtime: Runtime) -> Adapter:
     """Open what a URL names: a directory, one of our own for `qdrant+memory://`, or a server."""
-    from vectorkit_qdrant.edge import open_edge
-
     options = target.options if target.options is not None else QdrantOptions()
+    if target.host:
+        from vectorkit_qdrant.server import Server
+
+        return QdrantAdapter(Server(target, options, runtime), options, runtime, CAPABILITY)
     if target.read_only:
         raise Unsupported("qdrant has one owner for a directory, and no read_only=True beside it")
-    if target.host:
-        raise Unsupported("qdrant:// servers are not built yet")
+    from vectorkit_qdrant.edge import open_edge
+
     path = "" if target.scheme == "qdrant+memory" else target.path
     engine = await runtime.offload(lambda: open_edge(path, target.shown, options, runtime))
     return QdrantAdapter(engine, options, runtime, replace(CAPABILITY, durable=bool(path)))
