@@ -6,12 +6,15 @@ that stores, filters and scores is the real one. What passes here is certified a
 
 import json
 import re
+import shutil
 import sys
 import threading
+import uuid
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import qdrant_edge as qe
 
@@ -157,7 +160,7 @@ class Collections:
                     ),
                 )
             )
-            stem = f"{len(list(self.folder.iterdir())):06d}"
+            stem = uuid.uuid4().hex
             shard = qe.EdgeShard.create(str(self.folder / stem), config)
             told = {"name": name, "stem": stem, "metadata": asked.get("metadata"), "vectors": asked["vectors"]}
             (self.folder / f"{stem}.json").write_text(json.dumps(told), "utf-8")
@@ -170,8 +173,10 @@ class Collections:
             shard = self.shards.pop(name, None)
             if shard is None:
                 return False
-            (self.folder / f"{self.said.pop(name)['stem']}.json").unlink()
+            stem = self.said.pop(name)["stem"]
+            (self.folder / f"{stem}.json").unlink()
             shard.close()
+            shutil.rmtree(self.folder / stem)
             return True
 
     def describe(self, name: str) -> dict[str, Any]:
@@ -274,8 +279,6 @@ def answer(store: Collections, method: str, path: str, asked: Any) -> Any:
     found = _COLLECTION.match(path)
     if found is None:
         raise Refused(404, "Not found")
-    from urllib.parse import unquote
-
     name, rest = unquote(found[1]), found[2] or ""
     match method, rest:
         case "GET", "":
@@ -338,12 +341,18 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Patient(ThreadingHTTPServer):
+    """A thread a connection, and many that may wait for theirs."""
+
+    request_queue_size = 512
+    daemon_threads = True
+
+
 def main() -> None:
     """python -m integration.servers.qdrantshim FOLDER HOST PORT"""
     folder, host, port = sys.argv[1:]
     Handler.store = Collections(Path(folder))
-    server = ThreadingHTTPServer((host, int(port)), Handler)
-    server.daemon_threads = True
+    server = Patient((host, int(port)), Handler)
     server.serve_forever()
 
 

@@ -62,8 +62,11 @@ CAPABILITY = Capability(
 class QdrantAdapter:
     """The collections of one Qdrant."""
 
-    def __init__(self, engine: Engine, options: QdrantOptions, runtime: Runtime, capability: Capability) -> None:
+    def __init__(
+        self, engine: Engine, options: QdrantOptions, runtime: Runtime, capability: Capability, *, read_only: bool = False
+    ) -> None:
         self._engine = engine
+        self._read_only = read_only
         self._options = options
         self._runtime = runtime
         self._specs: dict[str, CollectionSpec] = {}
@@ -79,6 +82,10 @@ class QdrantAdapter:
     def plan(self, spec: CollectionSpec, where: Node) -> Plan:
         return filters.plan(spec, where)
 
+    def _writable(self) -> None:
+        if self._read_only:
+            raise Unsupported(f"{self._engine.shown} was opened with read_only=True; connect without it to write")
+
     def _sequence(self, count: int) -> int:
         """The first of so many sequence numbers: the clock in microseconds, rising."""
         with self._clock:
@@ -89,6 +96,7 @@ class QdrantAdapter:
     # ------------------------------------------------------------------------------------- collections
 
     async def create(self, spec: CollectionSpec) -> CollectionSpec:
+        self._writable()
         if isinstance(spec.index, HNSW | IVF) and spec.index.quantization is not None:
             raise Unsupported(f"qdrant is asked for float32 here, not for {spec.index.quantization}; leave quantization=None")
         made = await self._engine.create(spec)
@@ -96,6 +104,7 @@ class QdrantAdapter:
         return made
 
     async def adopt(self, name: str, spec: CollectionSpec, rows: Iterable[Record] | None) -> CollectionSpec:
+        self._writable()
         raise Unsupported("qdrant does not adopt")
 
     async def describe(self, name: str) -> CollectionSpec:
@@ -109,6 +118,7 @@ class QdrantAdapter:
         return sorted(await self._engine.specs())
 
     async def drop(self, name: str) -> None:
+        self._writable()
         await self._engine.drop(name)
 
     async def _spec(self, scope: Scope) -> CollectionSpec:
@@ -122,6 +132,7 @@ class QdrantAdapter:
     # ------------------------------------------------------------------------------------- writes
 
     async def write(self, scope: Scope, batch: Batch, mode: Mode) -> WriteReport:
+        self._writable()
         spec = await self._spec(scope)
         if mode == "upsert":
             await self._put(scope, spec, batch, fresh=False)
@@ -149,6 +160,7 @@ class QdrantAdapter:
         await self._engine.upsert(scope.collection, points, vectors, payloads, fresh=fresh)
 
     async def update(self, scope: Scope, ids: Sequence[str], change: Change) -> int:
+        self._writable()
         spec = await self._spec(scope)
         points = [convert.point_id(id, scope.tenant) for id in ids]  # noqa: A001
         async with self._engine.changing(scope.collection):
@@ -166,6 +178,7 @@ class QdrantAdapter:
             return len(after)
 
     async def delete(self, scope: Scope, selector: Selector) -> int:
+        self._writable()
         await self._spec(scope)
         async with self._engine.changing(scope.collection):
             if selector.ids is not None:
@@ -236,6 +249,7 @@ class QdrantAdapter:
         return Stats(rows=rows, index="hnsw" if isinstance(spec.index, HNSW) else "flat", indexed=size.indexed, bytes=size.bytes)
 
     async def optimize(self, name: str) -> None:
+        self._writable()
         await self._engine.optimize(name)
 
     async def close(self) -> None:
@@ -377,7 +391,10 @@ async def open_qdrant(target: Target, runtime: Runtime) -> Adapter:
     if target.host:
         from vectorkit_qdrant.server import Server
 
-        return QdrantAdapter(Server(target, options, runtime), options, runtime, CAPABILITY)
+        server = Server(target, options, runtime)
+        return QdrantAdapter(
+            server, options, runtime, replace(CAPABILITY, read_only=True), read_only=target.read_only
+        )
     if target.read_only:
         raise Unsupported("qdrant has one owner for a directory, and no read_only=True beside it")
     from vectorkit_qdrant.edge import open_edge
