@@ -1,11 +1,13 @@
 """Qdrant as an Adapter, over a server or the engine in this process: the verbs, and what they need of rows."""
 
 import math
+import secrets
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,22 +24,49 @@ from vectorkit.adapter import (
     Target,
     WriteReport,
 )
-from vectorkit.codec import NEVER, copy_metadata
-from vectorkit.errors import AlreadyExists, Corrupt, NotFound, Unsupported
+from vectorkit.codec import NEVER
+from vectorkit.errors import (
+    AlreadyExists,
+    Ambiguous,
+    Corrupt,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+    Unsupported,
+    VectorkitError,
+)
 from vectorkit.filters import Node
 from vectorkit.local.exact import prepare, score
 from vectorkit.ranking import tie_floor, top
 from vectorkit.runtime import Runtime
-from vectorkit.types import HNSW, IVF, Batch, CollectionSpec, Cursor, FloatArray, Hit, Hits, Metric, Page, Record, Stats, make_hit
+from vectorkit.types import (
+    Batch,
+    CollectionSpec,
+    Cursor,
+    Flat,
+    FloatArray,
+    Hit,
+    Hits,
+    Metric,
+    Page,
+    Record,
+    Stats,
+    make_hit,
+)
 from vectorkit.words import tokens
 from vectorkit_qdrant import convert, filters
+from vectorkit_qdrant.adopt import Source
 from vectorkit_qdrant.engine import Engine, Row, Search
-from vectorkit_qdrant.filters import Condition, alive, among, both
-from vectorkit_qdrant.options import QdrantOptions
+from vectorkit_qdrant.filters import Condition, alive, among, both, past
+from vectorkit_qdrant.options import QdrantOptions, codes_of
 
 READ = 1_000  # rows in one request of a scan of our own
 MOST = 2**31 - 1  # what the engine takes for a limit
 SEEN = ("_vk_id", "_vk_expires", "_vk_seq")
+WHOLE = ("_vk_id", "_vk_meta", "_vk_text", "_vk_expires", "_vk_norm")
+SHOWN = ("_vk_id", "_vk_meta", "_vk_text")
+ATTEMPTS = 16  # at an update whose rows somebody else changes too
+HANDLES = 2_048  # by which handles tell their sequence numbers apart
 
 CAPABILITY = Capability(
     store="qdrant",
@@ -63,7 +92,13 @@ class QdrantAdapter:
     """The collections of one Qdrant."""
 
     def __init__(
-        self, engine: Engine, options: QdrantOptions, runtime: Runtime, capability: Capability, *, read_only: bool = False
+        self,
+        engine: Engine,
+        options: QdrantOptions,
+        runtime: Runtime,
+        capability: Capability,
+        *,
+        read_only: bool = False,
     ) -> None:
         self._engine = engine
         self._read_only = read_only
@@ -71,6 +106,7 @@ class QdrantAdapter:
         self._runtime = runtime
         self._specs: dict[str, CollectionSpec] = {}
         self._last = 0
+        self._handle = secrets.randbelow(HANDLES)
         self._clock = threading.Lock()
         self.capability = capability
 
@@ -86,36 +122,70 @@ class QdrantAdapter:
         if self._read_only:
             raise Unsupported(f"{self._engine.shown} was opened with read_only=True; connect without it to write")
 
-    def _sequence(self, count: int) -> int:
-        """The first of so many sequence numbers: the clock in microseconds, rising."""
+    def _sequences(self, count: int) -> range:
+        """So many sequence numbers, rising: microseconds of the clock, and a number of this handle, since by them it is told
+        whose write a row is from."""
         with self._clock:
             first = max(self._last + 1, time.time_ns() // 1_000)
             self._last = first + count - 1
-            return first
+        return range(first * HANDLES + self._handle, (first + count) * HANDLES, HANDLES)
 
     # ------------------------------------------------------------------------------------- collections
 
     async def create(self, spec: CollectionSpec) -> CollectionSpec:
         self._writable()
-        if isinstance(spec.index, HNSW | IVF) and spec.index.quantization is not None:
-            raise Unsupported(f"qdrant is asked for float32 here, not for {spec.index.quantization}; leave quantization=None")
+        self._check(spec)
         made = await self._engine.create(spec)
         self._specs[made.physical] = made
         return made
 
+    def _check(self, spec: CollectionSpec) -> None:
+        codes_of(spec, self._options)
+        field = self._options.tenant_field
+        if field is not None and spec.fields.get(field) is not str:
+            raise InvalidArgument(f"tenant_field names {field!r}, which {spec.name!r} does not declare as str")
+
     async def adopt(self, name: str, spec: CollectionSpec, rows: Iterable[Record] | None) -> CollectionSpec:
+        """Copy `collection?vector=…&id=…&text=…&metadata=…` into a collection that is published when it is whole."""
         self._writable()
-        raise Unsupported("qdrant does not adopt")
+        self._check(spec)
+        if rows is not None:
+            raise InvalidArgument("a Qdrant collection has its texts and metadata with it; leave rows= out")
+        source = Source.parse(name, self._engine.shown)
+        source.check(await self._engine.foreign(source.collection), spec)
+        made = await self._engine.create(spec, hidden=True)
+        try:
+            await self._copy(source, made)
+            await self._engine.publish(made)
+        except BaseException:
+            await self._runtime.finish(self._discard(made))
+            raise
+        self._specs[made.physical] = made
+        return made
+
+    async def _discard(self, made: CollectionSpec) -> None:
+        with suppress(VectorkitError):
+            await self._engine.discard(made)
+
+    async def _copy(self, source: Source, made: CollectionSpec) -> None:
+        scope = Scope(collection=made.physical)
+        start: str | int | None = None
+        done = 0
+        while True:
+            found, start = await self._engine.scroll(source.collection, None, READ, start, vectors=source.vectors)
+            if found:
+                await self._put(scope, made, source.batch(made, found, done), fresh=False)
+                done += len(found)
+            if start is None:
+                return
 
     async def describe(self, name: str) -> CollectionSpec:
-        spec = (await self._engine.specs()).get(name)
-        if spec is None:
-            raise NotFound(f"{self._engine.shown} has no collection {name!r}")
+        spec = await self._engine.describe(name, read_only=self._read_only)
         self._specs[spec.physical] = spec
         return spec
 
     async def names(self) -> list[str]:
-        return sorted(await self._engine.specs())
+        return await self._engine.names()
 
     async def drop(self, name: str) -> None:
         self._writable()
@@ -138,44 +208,86 @@ class QdrantAdapter:
             await self._put(scope, spec, batch, fresh=False)
             return WriteReport(written=len(batch))
         async with self._engine.changing(scope.collection):
-            points = {convert.point_id(id, scope.tenant): id for id in batch.ids}  # noqa: A001
+            points = _points(scope, batch.ids)
             found = await self._engine.retrieve(scope.collection, list(points), keys=SEEN)
             there = {points[row.point] for row in found if _lives(row, scope.now)}
             if there and mode == "insert":
-                ids = [id for id in batch.ids if id in there]  # noqa: A001
-                raise AlreadyExists(f"{len(ids)} of the ids exist, the first is {ids[0]!r}; nothing was written", ids=ids)
+                raise _conflict(batch.ids, there)
             if expired := [row.point for row in found if not _lives(row, scope.now)]:
-                assert scope.now is not None
-                past = {"key": "_vk_expires", "range": {"lte": scope.now}}
-                await self._engine.delete(scope.collection, _all(among(expired), past))
+                await self._engine.delete(scope.collection, _all(among(expired), past(scope.now)))
             kept = [row for row, id in enumerate(batch.ids) if id not in there]  # noqa: A001
             if kept:
-                await self._put(scope, spec, batch if len(kept) == len(batch) else _take(batch, kept), fresh=True)
-            return WriteReport(written=len(kept), skipped=len(there))
+                fresh = batch if len(kept) == len(batch) else _take(batch, kept)
+                sequences = await self._put(scope, spec, fresh, fresh=True)
+                if self._engine.shared:
+                    there |= await self._taken(scope, fresh, sequences, mode)
+            return WriteReport(written=len(batch) - len(there), skipped=len(there))
 
-    async def _put(self, scope: Scope, spec: CollectionSpec, batch: Batch, *, fresh: bool) -> None:
+    async def _put(self, scope: Scope, spec: CollectionSpec, batch: Batch, *, fresh: bool) -> range:
         vectors, norms = convert.as_stored(spec, batch.vectors)
-        payloads = convert.payloads(spec, batch, scope.tenant, self._sequence(len(batch)), norms)
-        points = [convert.point_id(id, scope.tenant) for id in batch.ids]  # noqa: A001
-        await self._engine.upsert(scope.collection, points, vectors, payloads, fresh=fresh)
+        sequences = self._sequences(len(batch))
+        payloads = convert.payloads(spec, batch, scope.tenant, sequences, norms)
+        await self._engine.upsert(scope.collection, list(_points(scope, batch.ids)), vectors, payloads, fresh=fresh)
+        return sequences
+
+    async def _taken(self, scope: Scope, batch: Batch, sequences: range, mode: Mode) -> set[str]:
+        """The ids that another handle has inserted since they were looked for. An "insert" takes its own rows back then."""
+        points = _points(scope, batch.ids)
+        mine = dict(zip(points, sequences, strict=True))
+        try:
+            found = await self._engine.retrieve(scope.collection, list(points), keys=SEEN)
+            taken = {points[row.point] for row in found if row.payload.get("_vk_seq") != mine[row.point]}
+            if taken and mode == "insert":
+                own = [point for point, id in points.items() if id not in taken]  # noqa: A001
+                if own:
+                    written = {"key": "_vk_seq", "match": {"any": [mine[point] for point in own]}}
+                    await self._engine.delete(scope.collection, _all(among(own), written))
+        except NotFound:
+            raise
+        except VectorkitError as error:
+            raise Ambiguous(
+                f"an insert may have been written; get() tells whether the rows are there: {error}"
+            ) from error
+        if taken and mode == "insert":
+            raise _conflict(batch.ids, taken)
+        return taken
 
     async def update(self, scope: Scope, ids: Sequence[str], change: Change) -> int:
         self._writable()
         spec = await self._spec(scope)
-        points = [convert.point_id(id, scope.tenant) for id in ids]  # noqa: A001
+        left = list(_points(scope, ids))
+        touched = 0
         async with self._engine.changing(scope.collection):
-            after: dict[str, dict[str, Any]] = {}
-            seen: dict[str, int] = {}
-            for row in await self._engine.retrieve(scope.collection, points):
-                if not _lives(row, scope.now):
-                    continue
-                metadata = self._metadata(row)
-                if change.where is None or change.where.matches(metadata):
-                    after[row.point] = convert.changed(spec, row.payload, change.apply(metadata), self._sequence(1))
-                    seen[row.point] = int(row.payload.get("_vk_seq", 0))
-            if after:
-                await self._engine.overwrite(scope.collection, after, seen)
-            return len(after)
+            for _ in range(ATTEMPTS):
+                sent, seen = await self._changed(scope, spec, left, change)
+                if sent:
+                    await self._engine.overwrite(scope.collection, sent, seen)
+                if not sent or not self._engine.shared:
+                    return touched + len(sent)
+                found = await self._engine.retrieve(scope.collection, list(sent), keys=SEEN)
+                left = [row.point for row in found if row.payload.get("_vk_seq") != sent[row.point]["_vk_seq"]]
+                touched += len(sent) - len(left)
+                if not left:
+                    return touched
+        raise Unavailable(
+            f"{self._engine.shown}: {len(left)} rows were changed by others {ATTEMPTS} times; update them again"
+        )
+
+    async def _changed(
+        self, scope: Scope, spec: CollectionSpec, points: Sequence[str], change: Change
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+        """The payloads after a change of those rows that it concerns, and the sequence numbers that they had before."""
+        sent: dict[str, dict[str, Any]] = {}
+        seen: dict[str, int] = {}
+        for row in await self._engine.retrieve(scope.collection, points):
+            if not _lives(row, scope.now):
+                continue
+            metadata = self._metadata(row)
+            if change.where is None or change.where.matches(metadata):
+                (sequence,) = self._sequences(1)
+                sent[row.point] = convert.changed(spec, row.payload, change.apply(metadata), sequence)
+                seen[row.point] = int(row.payload.get("_vk_seq", 0))
+        return sent, seen
 
     async def delete(self, scope: Scope, selector: Selector) -> int:
         self._writable()
@@ -190,16 +302,19 @@ class QdrantAdapter:
             return count
 
     async def _delete_ids(self, scope: Scope, ids: Sequence[str], plan: Plan | None) -> int:
-        points = [convert.point_id(id, scope.tenant) for id in ids]  # noqa: A001
-        keys = SEEN if plan is None else None
-        found = await self._engine.retrieve(scope.collection, points, keys=keys)
+        keys = SEEN if plan is None else (*SEEN, "_vk_meta")
+        found = await self._engine.retrieve(scope.collection, list(_points(scope, ids)), keys=keys)
         meant = [
-            row.point
-            for row in found
-            if _lives(row, scope.now) and (plan is None or plan.where.matches(self._metadata(row)))
+            row for row in found if _lives(row, scope.now) and (plan is None or plan.where.matches(self._metadata(row)))
         ]
-        if meant:
-            await self._engine.delete(scope.collection, among(meant))
+        if not meant:
+            return 0
+        where = among([row.point for row in meant])
+        if plan is not None:  # as they were looked at
+            where = _all(
+                where, {"key": "_vk_seq", "match": {"any": [int(row.payload.get("_vk_seq", 0)) for row in meant]}}
+            )
+        await self._engine.delete(scope.collection, where)
         return len(meant)
 
     # ------------------------------------------------------------------------------------- reads
@@ -221,12 +336,14 @@ class QdrantAdapter:
 
     def _damaged(self, row: Row, error: Exception) -> Corrupt:
         named = row.payload.get("_vk_id", row.point)
-        return Corrupt(f"{self._engine.shown}: what is stored of the row {named!r} is damaged ({error}); write that row again")
+        return Corrupt(
+            f"{self._engine.shown}: what is stored of the row {named!r} is damaged ({error}); write that row again"
+        )
 
     async def get(self, scope: Scope, ids: Sequence[str], *, vectors: bool) -> list[Record]:
         await self._spec(scope)
-        points = {convert.point_id(id, scope.tenant): id for id in ids}  # noqa: A001
-        found = await self._engine.retrieve(scope.collection, list(points), vectors=vectors)
+        points = _points(scope, ids)
+        found = await self._engine.retrieve(scope.collection, list(points), vectors=vectors, keys=WHOLE)
         return [
             self._record(row)
             for row in found
@@ -239,14 +356,16 @@ class QdrantAdapter:
     async def page(self, scope: Scope, plan: Plan | None, cursor: Cursor | None, *, limit: int, vectors: bool) -> Page:
         start = None if cursor is None else cursor.position
         where = self._where(scope, plan)
-        rows, following = await self._engine.scroll(scope.collection, where, limit, start, vectors=vectors)
+        rows, following = await self._engine.scroll(scope.collection, where, limit, start, vectors=vectors, keys=WHOLE)
         return Page(list(map(self._record, rows)), None if following is None else Cursor(None, following))
 
     async def stats(self, scope: Scope) -> Stats:
         spec = await self._spec(scope)
         size = await self._engine.size(scope.collection)
         rows = size.rows if scope.now is None else await self.count(scope, None)
-        return Stats(rows=rows, index="hnsw" if isinstance(spec.index, HNSW) else "flat", indexed=size.indexed, bytes=size.bytes)
+        return Stats(
+            rows=rows, index="flat" if isinstance(spec.index, Flat) else "hnsw", indexed=size.indexed, bytes=size.bytes
+        )
 
     async def optimize(self, name: str) -> None:
         self._writable()
@@ -267,13 +386,16 @@ class QdrantAdapter:
                 where=where,
                 limit=query.k,
                 vectors=query.vectors_back,
-                exact=query.exact,
+                exact=query.exact or isinstance(spec.index, Flat),
                 ef=query.ef_search,
+                keys=WHOLE if query.vectors_back else SHOWN,
             )
             for vector in asked
         ]
         found = await self._search(scope, spec.metric, searches)
-        return [await self._hits(scope, spec, query, where, vector, rows) for vector, rows in zip(asked, found, strict=True)]
+        return [
+            await self._hits(scope, spec, query, where, vector, rows) for vector, rows in zip(asked, found, strict=True)
+        ]
 
     async def _search(self, scope: Scope, metric: Metric, searches: Sequence[Search]) -> list[list[Row]]:
         """The best of each and all that tie with the last of them: which of equals comes first is not Qdrant's to say."""
@@ -293,17 +415,27 @@ class QdrantAdapter:
         return found
 
     def _among(self, scope: Scope, ids: Sequence[str]) -> Condition:
-        return among([convert.point_id(id, scope.tenant) for id in ids])  # noqa: A001
+        return among(list(_points(scope, ids)))
 
     async def _hits(
-        self, scope: Scope, spec: CollectionSpec, query: Query, where: Condition | None, vector: FloatArray, rows: list[Row]
+        self,
+        scope: Scope,
+        spec: CollectionSpec,
+        query: Query,
+        where: Condition | None,
+        vector: FloatArray,
+        rows: list[Row],
     ) -> Hits:
         measured = [convert.score(spec.metric, row.score) for row in rows]
         if not all(map(math.isfinite, measured)):
             return await self._exactly(scope, spec, query, where, vector)
-        if spec.metric != "cosine" and len(rows) < query.k and await self._engine.count(scope.collection, where) > len(rows):
+        if (
+            spec.metric != "cosine"
+            and len(rows) < query.k
+            and await self._engine.count(scope.collection, where) > len(rows)
+        ):
             return await self._exactly(scope, spec, query, where, vector)  # what overflowed is left out
-        exact = query.exact or not isinstance(spec.index, HNSW)
+        exact = query.exact or isinstance(spec.index, Flat)
         hits = Hits(coverage="exact" if exact else "complete", path="every vector" if exact else "HNSW")
         hits.extend(self._hit(row, score) for row, score in zip(rows, measured, strict=True))
         return hits
@@ -311,7 +443,9 @@ class QdrantAdapter:
     def _hit(self, row: Row, score: float) -> Hit:
         try:
             vector = None if row.vector is None else convert.vector_of(row.payload, row.vector)
-            return make_hit(row.payload["_vk_id"], score, row.payload.get("_vk_text"), convert.metadata_of(row.payload), vector)
+            return make_hit(
+                row.payload["_vk_id"], score, row.payload.get("_vk_text"), convert.metadata_of(row.payload), vector
+            )
         except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise self._damaged(row, error) from error
 
@@ -321,9 +455,9 @@ class QdrantAdapter:
         """Every matching vector read and scored in float64: the engine's float32 overflowed."""
         rows: list[Row] = []
         parts: list[Any] = []
-        start: str | None = None
+        start: str | int | None = None
         while True:
-            found, start = await self._engine.scroll(scope.collection, where, READ, start, vectors=True)
+            found, start = await self._engine.scroll(scope.collection, where, READ, start, vectors=True, keys=WHOLE)
             if found:
                 stored = np.array([row.vector for row in found], np.float32)
                 with np.errstate(all="ignore"):
@@ -348,7 +482,8 @@ class QdrantAdapter:
     async def keyword(self, scope: Scope, query: KeywordQuery) -> Hits:
         where = self._where(scope, query.plan, None if query.ids is None else self._among(scope, query.ids))
         text = " ".join(dict.fromkeys(tokens(query.text)))
-        search = Search(text=text, where=where, limit=query.k, vectors=query.vectors_back)
+        keys = WHOLE if query.vectors_back else SHOWN
+        search = Search(text=text, where=where, limit=query.k, vectors=query.vectors_back, keys=keys)
         (rows,) = await self._search(scope, "dot", [search])
         hits = Hits(coverage="exact", path="full-text index, BM25")
         hits.extend(self._hit(row, row.score or 0.0) for row in rows)
@@ -357,6 +492,16 @@ class QdrantAdapter:
 
 def _tied(metric: Metric, last: Row, beyond: Row) -> bool:
     return convert.score(metric, beyond.score) >= tie_floor(convert.score(metric, last.score))
+
+
+def _points(scope: Scope, ids: Sequence[str]) -> dict[str, str]:
+    """The ids by their points."""
+    return {convert.point_id(id, scope.tenant): id for id in ids}  # noqa: A001
+
+
+def _conflict(ids: Sequence[str], there: set[str]) -> AlreadyExists:
+    named = [id for id in ids if id in there]  # noqa: A001
+    return AlreadyExists(f"{len(named)} of the ids exist, the first is {named[0]!r}; nothing was written", ids=named)
 
 
 def _lives(row: Row, now: int | None) -> bool:
@@ -389,12 +534,17 @@ async def open_qdrant(target: Target, runtime: Runtime) -> Adapter:
     """Open what a URL names: a directory, one of our own for `qdrant+memory://`, or a server."""
     options = target.options if target.options is not None else QdrantOptions()
     if target.host:
+        from vectorkit_qdrant.client import Client
         from vectorkit_qdrant.server import Server
 
-        server = Server(target, options, runtime)
-        return QdrantAdapter(
-            server, options, runtime, replace(CAPABILITY, read_only=True), read_only=target.read_only
-        )
+        client = Client(target, options, runtime)
+        try:
+            await client.open()
+        except BaseException:
+            await runtime.finish(client.close())
+            raise
+        capability = replace(CAPABILITY, read_only=True, adopt=True, deadline=True, consistency=_consistency(options))
+        return QdrantAdapter(Server(client, options, runtime), options, runtime, capability, read_only=target.read_only)
     if target.read_only:
         raise Unsupported("qdrant has one owner for a directory, and no read_only=True beside it")
     from vectorkit_qdrant.edge import open_edge
@@ -402,3 +552,15 @@ async def open_qdrant(target: Target, runtime: Runtime) -> Adapter:
     path = "" if target.scheme == "qdrant+memory" else target.path
     engine = await runtime.offload(lambda: open_edge(path, target.shown, options, runtime))
     return QdrantAdapter(engine, options, runtime, replace(CAPABILITY, durable=bool(path)))
+
+
+def _consistency(options: QdrantOptions) -> Literal["read_your_writes", "eventual"]:
+    """With replicas that need not confirm a write, a read may ask one that has not seen it."""
+    replicas = options.replication_factor or 1
+    confirmed = options.write_consistency_factor or 1
+    asked = options.read_consistency
+    if replicas <= confirmed or asked == "all":
+        return "read_your_writes"
+    if asked in ("majority", "quorum"):
+        asked = replicas // 2 + 1
+    return "read_your_writes" if isinstance(asked, int) and asked + confirmed > replicas else "eventual"

@@ -69,7 +69,9 @@ def field_keys(spec: CollectionSpec, metadata: Metadata) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------- rows
 
 
-def payloads(spec: CollectionSpec, batch: Batch, tenant: str, sequence: int, norms: Sequence[float]) -> list[dict[str, Any]]:
+def payloads(
+    spec: CollectionSpec, batch: Batch, tenant: str, sequences: Sequence[int], norms: Sequence[float]
+) -> list[dict[str, Any]]:
     """What is stored beside each vector."""
     texts = batch.texts or [None] * len(batch)
     documents = batch.metadata or [None] * len(batch)
@@ -77,7 +79,7 @@ def payloads(spec: CollectionSpec, batch: Batch, tenant: str, sequence: int, nor
     for n, (id, text, metadata, expires) in enumerate(  # noqa: A001
         zip(batch.ids, texts, documents, expiry_micros(batch), strict=True)
     ):
-        payload: dict[str, Any] = {"_vk_id": id, "_vk_seq": sequence + n, "_vk_expires": expires}
+        payload: dict[str, Any] = {"_vk_id": id, "_vk_seq": sequences[n], "_vk_expires": expires}
         if tenant:
             payload["_vk_tenant"] = tenant
         if metadata:

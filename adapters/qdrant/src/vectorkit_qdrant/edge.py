@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import qdrant_edge as qe
 
-from vectorkit.errors import Closed, Corrupt, NotFound, Unavailable
+from vectorkit.errors import Closed, Corrupt, NotFound, Unavailable, Unsupported
 from vectorkit.local.home import Home
 from vectorkit.local.options import LocalOptions
 from vectorkit.runtime import Runtime
@@ -107,7 +107,7 @@ def _indexes(spec: CollectionSpec) -> Iterator[tuple[str, Any]]:
 class Edge:
     """An open directory of shards; `temporary` ones go with it."""
 
-    rows_per_write: int | None = None
+    shared = False
 
     def __init__(self, path: Path, shown: str, options: QdrantOptions, runtime: Runtime, *, temporary: bool) -> None:
         self.shown = shown
@@ -154,14 +154,30 @@ class Edge:
                 raise Closed(f"{self.shown} was closed; connect again") from error
             if "No space left" in said or "Input/output" in said:
                 raise Unavailable(f"{self.shown}: {said}") from error
-            raise Corrupt(f"{self.shown}: the engine cannot go on: {said}; restore the directory from a backup") from error
+            raise Corrupt(
+                f"{self.shown}: the engine cannot go on: {said}; restore the directory from a backup"
+            ) from error
 
     # ------------------------------------------------------------------------------------- collections
 
-    async def specs(self) -> dict[str, CollectionSpec]:
-        return await self._do(lambda: {name: self._home.spec(name) for name in self._home.names()})
+    async def names(self) -> list[str]:
+        return await self._do(self._home.names)
 
-    async def create(self, spec: CollectionSpec) -> CollectionSpec:
+    async def describe(self, name: str, *, read_only: bool) -> CollectionSpec:
+        return await self._do(lambda: self._home.spec(name))
+
+    async def foreign(self, name: str) -> Any:
+        raise Unsupported(
+            "an embedded Qdrant has no collections but its own; adopt from a server, or read the shard with qdrant_edge and upsert its rows"
+        )
+
+    async def publish(self, spec: CollectionSpec) -> None:
+        raise Unsupported("an embedded Qdrant hides no collections")
+
+    async def discard(self, spec: CollectionSpec) -> None:
+        raise Unsupported("an embedded Qdrant hides no collections")
+
+    async def create(self, spec: CollectionSpec, *, hidden: bool = False) -> CollectionSpec:
         def build(made: CollectionSpec, folder: Path) -> None:
             shard = qe.EdgeShard.create(str(folder), _config(made))
             try:
@@ -217,7 +233,13 @@ class Edge:
     # ------------------------------------------------------------------------------------- points
 
     async def upsert(
-        self, name: str, points: Sequence[str], vectors: FloatArray, payloads: Sequence[Mapping[str, Any]], *, fresh: bool
+        self,
+        name: str,
+        points: Sequence[str],
+        vectors: FloatArray,
+        payloads: Sequence[Mapping[str, Any]],
+        *,
+        fresh: bool,
     ) -> None:
         def write() -> None:
             made = [qe.Point(*row) for row in zip(points, vectors, payloads, strict=True)]
@@ -238,7 +260,9 @@ class Edge:
         self, name: str, points: Sequence[str], *, vectors: bool = False, keys: Sequence[str] | None = None
     ) -> list[Row]:
         def read() -> list[Row]:
-            return [_row(found, vectors) for found in self._shard(name).retrieve(list(points), _included(keys), vectors)]
+            return [
+                _row(found, vectors) for found in self._shard(name).retrieve(list(points), _included(keys), vectors)
+            ]
 
         return await self._do(read)
 
@@ -257,14 +281,25 @@ class Edge:
         return await self._do(look)
 
     async def scroll(
-        self, name: str, where: Condition | None, limit: int, start: str | None, *, vectors: bool, keys: Sequence[str] | None = None
-    ) -> tuple[list[Row], str | None]:
-        def read() -> tuple[list[Row], str | None]:
+        self,
+        name: str,
+        where: Condition | None,
+        limit: int,
+        start: str | int | None,
+        *,
+        vectors: bool | Sequence[str],
+        keys: Sequence[str] | None = None,
+    ) -> tuple[list[Row], str | int | None]:
+        def read() -> tuple[list[Row], str | int | None]:
             request = qe.ScrollRequest(
-                offset=start, limit=limit, filter=engine_filter(where), with_payload=_included(keys), with_vector=vectors
+                offset=start,
+                limit=limit,
+                filter=engine_filter(where),
+                with_payload=_included(keys),
+                with_vector=bool(vectors),
             )
             found, following = self._shard(name).scroll(request)
-            return [_row(row, vectors) for row in found], None if following is None else str(following)
+            return [_row(row, bool(vectors)) for row in found], None if following is None else str(following)
 
         return await self._do(read)
 
@@ -315,10 +350,7 @@ def _row(found: Any, vectors: bool, score: float | None = None) -> Row:
 
 
 def _request(search: Search) -> Any:
-    if search.text is not None:
-        query = qe.TextQuery("_vk_words", search.text)
-    else:
-        query = qe.Query.Nearest(search.vector)
+    query = qe.TextQuery("_vk_words", search.text) if search.text is not None else qe.Query.Nearest(search.vector)
     return qe.QueryRequest(
         query=query,
         filter=engine_filter(search.where),

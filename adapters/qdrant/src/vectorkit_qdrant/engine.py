@@ -46,17 +46,30 @@ class Size:
 
 
 class Engine(Protocol):
-    """Qdrant. Names are physical names."""
+    """Qdrant. Names are physical names, but for those of `describe` and `drop`."""
 
     shown: str
     native: Any
-    rows_per_write: int | None
+    shared: bool
+    """Whether somebody else may write between two of our requests."""
 
-    async def specs(self) -> dict[str, CollectionSpec]:
-        """The published collections of ours, by logical name, of each the highest generation."""
+    async def names(self) -> list[str]:
+        """The logical names of the published collections of ours, sorted."""
 
-    async def create(self, spec: CollectionSpec) -> CollectionSpec:
+    async def describe(self, name: str, *, read_only: bool) -> CollectionSpec:
+        """The published collection of a logical name, of the highest generation. NotFound."""
+
+    async def create(self, spec: CollectionSpec, *, hidden: bool = False) -> CollectionSpec:
         """Make it with its payload indexes, and return its spec with the generation filled in. AlreadyExists."""
+
+    async def publish(self, spec: CollectionSpec) -> None:
+        """Let a hidden collection be found. AlreadyExists."""
+
+    async def discard(self, spec: CollectionSpec) -> None:
+        """Remove a hidden collection."""
+
+    async def foreign(self, name: str) -> Any:
+        """What is told of a collection that somebody else made. NotFound; Unsupported where there are none."""
 
     async def drop(self, name: str) -> None:
         """Remove every generation of a logical name. NotFound."""
@@ -65,9 +78,15 @@ class Engine(Protocol):
         """Held while rows are read in order to be written, where the store itself cannot compare and write."""
 
     async def upsert(
-        self, name: str, points: Sequence[str], vectors: FloatArray, payloads: Sequence[Mapping[str, Any]], *, fresh: bool
+        self,
+        name: str,
+        points: Sequence[str],
+        vectors: FloatArray,
+        payloads: Sequence[Mapping[str, Any]],
+        *,
+        fresh: bool,
     ) -> None:
-        """Write points whole; fresh: leave alone those that are there."""
+        """Write points whole; fresh: leave alone those that are there. PartialFailure when a write of several requests stops."""
 
     async def overwrite(self, name: str, payloads: Mapping[str, Mapping[str, Any]], seen: Mapping[str, int]) -> None:
         """Replace payloads, each where its sequence number is still the one seen."""
@@ -81,8 +100,15 @@ class Engine(Protocol):
         """The best of each."""
 
     async def scroll(
-        self, name: str, where: Condition | None, limit: int, start: str | None, *, vectors: bool, keys: Sequence[str] | None = None
-    ) -> tuple[list[Row], str | None]:
+        self,
+        name: str,
+        where: Condition | None,
+        limit: int,
+        start: str | int | None,
+        *,
+        vectors: bool | Sequence[str],
+        keys: Sequence[str] | None = None,
+    ) -> tuple[list[Row], str | int | None]:
         """Points in the order of their ids, and where the next page begins."""
 
     async def count(self, name: str, where: Condition | None) -> int:

@@ -58,6 +58,11 @@ def alive(now: int | None) -> Condition | None:
     return None if now is None else {"key": "_vk_expires", "range": {"gt": now}}
 
 
+def past(now: int | None) -> Condition:
+    """That it has."""
+    return {"key": "_vk_expires", "range": {"lte": now}}
+
+
 def among(points: list[str]) -> Condition:
     """That it is one of these points."""
     return {"has_id": points}
@@ -77,7 +82,9 @@ def _join(how: Literal["and", "or"], parts: list[Condition]) -> Condition:
     if len(parts) == 1:
         return parts[0]
     if how == "or":
-        return {"should": [other for part in parts for other in (part["should"] if set(part) == {"should"} else [part])]}
+        return {
+            "should": [other for part in parts for other in (part["should"] if set(part) == {"should"} else [part])]
+        }
     must: list[Condition] = []
     must_not: list[Condition] = []
     for part in parts:

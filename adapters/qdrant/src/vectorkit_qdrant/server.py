@@ -1,91 +1,40 @@
-"""A Qdrant server, through its official client of either colour: one call, one request.
+"""A Qdrant server, through its official client: one call, one request, but for writes too large for one.
 
 Generations are never given twice: a point of the collection `vk-control` remembers those of a name that were dropped.
 """
 
 import json
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
-import httpx
-from qdrant_client import AsyncQdrantClient, QdrantClient, models
-from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
-from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from qdrant_client import models
 
-from vectorkit.adapter import Target
 from vectorkit.errors import (
     AlreadyExists,
-    Ambiguous,
     ConfigError,
     Corrupt,
-    DeadlineExceeded,
     NotFound,
-    RateLimited,
+    PartialFailure,
     Unavailable,
     Unsupported,
     VectorkitError,
 )
 from vectorkit.runtime import Runtime
-from vectorkit.types import HNSW, LAYOUT, CollectionSpec, FloatArray
+from vectorkit.types import HNSW, LAYOUT, CollectionSpec, Flat, FloatArray
+from vectorkit_qdrant.adopt import CONTROL
+from vectorkit_qdrant.client import Client, kilobytes
 from vectorkit_qdrant.convert import DISTANCES, point_id
 from vectorkit_qdrant.engine import Row, Search, Size
 from vectorkit_qdrant.filters import Condition, as_filter
-from vectorkit_qdrant.options import QdrantOptions
+from vectorkit_qdrant.options import QdrantOptions, codes_of
 
-CONTROL = "vk-control"
 AT_ONCE = 8  # requests that look at collections at the same time
-
-
-# --------------------------------------------------------------------------------------------- errors
-
-
-def translated(error: Exception, shown: str) -> VectorkitError:
-    """The client's errors as ours."""
-    if isinstance(error, ResourceExhaustedResponse):
-        return RateLimited(f"{shown} asks for fewer requests", retry_after=float(error.retry_after_s))
-    if isinstance(error, UnexpectedResponse):
-        return _refused(error, shown)
-    cause = getattr(error, "source", None) or error.__cause__
-    if isinstance(cause, httpx.TimeoutException):
-        return DeadlineExceeded(f"{shown} did not answer in time; a write may have landed")
-    if isinstance(cause, httpx.LocalProtocolError):  # which quotes headers
-        return Unavailable(f"{shown} cannot be asked: the request is none that HTTP takes")
-    return Unavailable(f"{shown} cannot be reached: {type(cause or error).__name__}")
-
-
-def _refused(error: UnexpectedResponse, shown: str) -> VectorkitError:
-    told = _told(error)
-    match error.status_code:
-        case 401 | 403:
-            return ConfigError(f"{shown} refused the credentials; give the profile's api_key")
-        case 404:
-            return NotFound(f"{shown}: {told}")
-        case 408 | 504:
-            return DeadlineExceeded(f"{shown}: {told}")
-        case 409:
-            return AlreadyExists(f"{shown}: {told}")
-        case 400 | 413 | 422:
-            return Unsupported(f"{shown} refused the request: {told}")
-        case _:
-            return Unavailable(f"{shown} failed: {told}")
-
-
-def _told(error: UnexpectedResponse) -> str:
-    try:
-        said = json.loads(error.content)["status"]["error"]
-    except (ValueError, KeyError, TypeError):
-        said = error.content.decode("utf-8", "replace")
-    return str(said)[:200]
-
-
-def _may_have_landed(error: Exception) -> bool:
-    """Whether a request that failed so may have been carried out."""
-    if isinstance(error, UnexpectedResponse):
-        return error.status_code in {408, 500, 502, 504}
-    cause = getattr(error, "source", None) or error.__cause__
-    return not isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.LocalProtocolError)
-
+BODY = 24 * 2**20  # bytes of a write; a server takes 32 MB (https://qdrant.tech/documentation/guides/configuration/)
+NUMBER = 22  # bytes that a number may take in JSON
+ESCAPED = 6  # and a character
+STALE = 3_600  # seconds after which what was begun and not published is nobody's
 
 # --------------------------------------------------------------------------------------------- what is sent
 
@@ -98,101 +47,90 @@ def _payload(keys: Sequence[str] | None) -> Any:
     return True if keys is None else list(keys)
 
 
-def _request(search: Search) -> Any:
-    if search.text is not None:
-        query: Any = {"text": {"query": search.text}}
-    else:
-        assert search.vector is not None
-        query = search.vector.tolist()
-    return models.QueryRequest.model_validate(
-        {
-            "query": query,
-            "using": None if search.text is None else "_vk_words",
-            "filter": None if search.where is None else as_filter(search.where),
-            "limit": search.limit,
-            "params": {"hnsw_ef": search.ef, "exact": search.exact},
-            "with_vector": search.vectors,
-            "with_payload": _payload(search.keys),
-        }
-    )
-
-
-def _indexes(spec: CollectionSpec) -> Iterator[tuple[str, Any]]:
+def _indexes(spec: CollectionSpec, tenant_field: str | None) -> Iterator[tuple[str, Any]]:
     """Payload indexes of a collection: what they narrow is what the conditions mean without them."""
     whole = models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER, lookup=True, range=True)
     word = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)
     if spec.expiry:
         yield "_vk_expires", whole
-    for n, kind in enumerate(spec.fields.values()):
+    for n, (name, kind) in enumerate(spec.fields.items()):
         key = f"_vk_f{n}"
         if getattr(kind, "__origin__", None) is list:
             yield key, word
         elif kind is str:
-            yield key, models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, prefix=True)
+            shared = True if name == tenant_field else None
+            yield (
+                key,
+                models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, prefix=True, is_tenant=shared),
+            )
             yield f"{key}p", whole
         else:
             yield key, models.FloatIndexParams(type=models.FloatIndexType.FLOAT) if kind is float else whole
     if spec.text:
-        yield (
-            "_vk_words",
-            models.TextIndexParams.model_validate(
-                {"type": "text", "tokenizer": "whitespace", "lowercase": False, "scoring": True}
-            ),
-        )
+        text = {"type": "text", "tokenizer": "whitespace", "lowercase": False, "scoring": True}
+        yield "_vk_words", models.TextIndexParams.model_validate(text)
+
+
+def _quantization(kind: str | None, *, in_ram: bool) -> Any:
+    match kind:
+        case "scalar":
+            codes = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=in_ram)
+            return models.ScalarQuantization(scalar=codes)
+        case "product":
+            return models.ProductQuantization(
+                product=models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=in_ram)
+            )
+        case "binary":
+            return models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=in_ram))
+        case "turbo":
+            return models.TurboQuantization(turbo=models.TurboQuantQuantizationConfig(always_ram=in_ram))
+    return None
 
 
 # --------------------------------------------------------------------------------------------- the engine
 
 
 class Server:
-    """A server by its URL."""
+    """Collections of a server. What is read in order to be written may change in between, and is looked at again after."""
 
-    rows_per_write: int | None = None
+    shared = True
 
-    def __init__(self, target: Target, options: QdrantOptions, runtime: Runtime) -> None:
-        self.shown = target.shown
+    def __init__(self, client: Client, options: QdrantOptions, runtime: Runtime) -> None:
+        self.shown = client.shown
+        self.native = client.native
+        self._ask = client.ask
+        self._client = client
+        self._options = options
         self._runtime = runtime
-        secure = target.scheme == "qdrant+https"
-        host = f"[{target.host}]" if ":" in target.host else target.host
-        port = target.port or (443 if secure else 6333)
-        made: type[Any] = AsyncQdrantClient if runtime.colour == "async" else QdrantClient
-        self.native: Any = made(
-            url=f"http{'s' if secure else ''}://{host}:{port}",
-            port=port,
-            api_key=target.secret or None,
-            check_compatibility=False,
-        )
+        self._reading: dict[str, Any] = {"consistency": _consistency(options)}
+        self._writing: dict[str, Any] = {"wait": True, "ordering": _ordering(options)}
+        self._sharded: dict[str, Any] = {}
+        if options.shard_key is not None:
+            self._sharded["shard_key_selector"] = options.shard_key
 
-    async def _ask(self, verb: str, *arguments: Any, **named: Any) -> Any:
-        try:
-            return await self._runtime.call(getattr(self.native, verb), *arguments, **named)
-        except (UnexpectedResponse, ResponseHandlingException, ResourceExhaustedResponse) as error:
-            raise translated(error, self.shown) from error
+    # ------------------------------------------------------------------------------------- names
 
-    # ------------------------------------------------------------------------------------- collections
-
-    async def _found(self, name: str | None = None) -> dict[str, dict[str, Any]]:
-        """The labels of our collections, of one logical name or all, by physical name."""
+    async def _found(self, name: str | None = None) -> dict[str, Any]:
+        """What is told of our collections, of one logical name or all, by physical name."""
         listed = (await self._ask("get_collections")).collections
         wanted = [
             one.name
             for one in listed
             if one.name.rpartition("@")[2].isdigit() and name in {None, one.name.rpartition("@")[0]}
         ]
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, Any] = {}
         for start in range(0, len(wanted), AT_ONCE):
             part = wanted[start : start + AT_ONCE]
-            for physical, labels in zip(part, await self._runtime.gather(*map(self._labels, part)), strict=True):
-                if labels is not None and "_vk_spec" in labels:
-                    found[physical] = labels
+            for physical, told in zip(part, await self._runtime.gather(*map(self._told, part)), strict=True):
+                if told is not None and "_vk_spec" in _labels(told):
+                    found[physical] = told
         return found
 
-    async def _labels(self, physical: str) -> dict[str, Any] | None:
+    async def _told(self, physical: str) -> Any:
         try:
-            told = await self._ask("get_collection", physical)
+            return await self._ask("get_collection", physical)
         except NotFound:  # dropped since it was listed
             return None
-        return dict(told.config.metadata or {})
 
     def _spec(self, physical: str, labels: Mapping[str, Any]) -> CollectionSpec:
         if labels.get("_vk_layout") != LAYOUT:
@@ -209,44 +147,126 @@ class Server:
             raise Corrupt(f"{self.shown}: {physical!r} carries the spec of {spec.physical!r}")
         return spec
 
-    async def specs(self) -> dict[str, CollectionSpec]:
-        best: dict[str, CollectionSpec] = {}
-        for physical, labels in (await self._found()).items():
-            if labels.get("_vk_state") != "published":
-                continue
-            spec = self._spec(physical, labels)
-            if spec.name not in best or best[spec.name].generation < spec.generation:
-                best[spec.name] = spec
-        return best
+    async def names(self) -> list[str]:
+        found = await self._found()
+        return sorted({physical.rpartition("@")[0] for physical, told in found.items() if _is_published(told)})
 
-    async def create(self, spec: CollectionSpec) -> CollectionSpec:
+    async def describe(self, name: str, *, read_only: bool) -> CollectionSpec:
+        """Payload indexes that are missing are made: who created the collection may have been stopped before."""
+        found = {physical: told for physical, told in (await self._found(name)).items() if _is_published(told)}
+        if not found:
+            raise NotFound(f"{self.shown} has no collection {name!r}")
+        physical = max(found, key=_generation)
+        told = found[physical]
+        spec = self._spec(physical, _labels(told))
+        self._check_shape(spec, told)
+        if not read_only:
+            await self._sharding(physical, told)
+            await self._index(spec, told.payload_schema or {})
+        return spec
+
+    def _check_shape(self, spec: CollectionSpec, told: Any) -> None:
+        """That the vectors are still of the spec: its labels are anybody's to copy."""
+        vectors = told.config.params.vectors
+        size, distance = getattr(vectors, "size", None), getattr(getattr(vectors, "distance", None), "value", None)
+        if (size, distance) != (spec.dimension, DISTANCES[spec.metric]):
+            raise Corrupt(
+                f"{self.shown}: {spec.physical!r} holds {distance} vectors of {size} numbers, its spec says {spec.dimension} by "
+                f"{spec.metric}; drop the collection with Qdrant's own client"
+            )
+
+    async def _sharding(self, physical: str, told: Any) -> None:
+        """The shards of our key. ConfigError where the collection has none."""
+        key = self._options.shard_key
+        if key is None:
+            return
+        if told.config.params.sharding_method != models.ShardingMethod.CUSTOM:
+            raise ConfigError(
+                f"{self.shown}: {physical!r} was made without shard keys; leave shard_key= out, or copy it into a new collection"
+            )
+        with suppress(Unsupported, AlreadyExists):  # it is there
+            await self._ask("create_shard_key", physical, key)
+
+    async def _index(self, spec: CollectionSpec, there: Mapping[str, Any]) -> None:
+        for key, schema in _indexes(spec, self._options.tenant_field):
+            if key not in there:
+                await self._ask("create_payload_index", spec.physical, key, field_schema=schema, **self._writing)
+
+    # ------------------------------------------------------------------------------------- collections
+
+    async def create(self, spec: CollectionSpec, *, hidden: bool = False) -> CollectionSpec:
         """The name of the next generation is the same for all who make it, so Qdrant lets one of them.
 
-        It is published once its indexes are there: a row that came before them would be found all the same, only slower.
+        It is published before its indexes are there, which `describe` would make. hidden: until `publish`.
         """
         there = await self._found(spec.name)
-        if any(labels.get("_vk_state") == "published" for labels in there.values()):
+        if any(map(_is_published, there.values())):
             raise AlreadyExists(f"{self.shown} has a collection {spec.name!r} already")
-        generation = max([await self._dropped(spec.name), *(int(name.rpartition("@")[2]) for name in there)]) + 1
+        for physical, told in there.items():  # of an adoption that was cut short
+            if time.time() - float(_labels(told).get("_vk_begun", 0)) > STALE:
+                await self._ask("delete_collection", physical)
+        generation = max([await self._dropped(spec.name), *map(_generation, there)]) + 1
         made = CollectionSpec.from_json({**spec.to_json(), "generation": generation})
-        index = made.index if isinstance(made.index, HNSW) else None
-        labels = {
+        labels: dict[str, Any] = {
             "_vk_layout": LAYOUT,
             "_vk_spec": json.dumps(made.to_json(), ensure_ascii=False, separators=(",", ":")),
-            "_vk_state": "published",
+            "_vk_state": "hidden" if hidden else "published",
         }
-        await self._ask(
-            "create_collection",
-            made.physical,
-            vectors_config=models.VectorParams(size=made.dimension, distance=models.Distance(DISTANCES[made.metric])),
-            hnsw_config=models.HnswConfigDiff(m=0)
-            if index is None
-            else models.HnswConfigDiff(m=index.m, ef_construct=index.ef_construction),
-            metadata=labels,
-        )
-        for key, schema in _indexes(made):
-            await self._ask("create_payload_index", made.physical, key, field_schema=schema, wait=True)
+        if hidden:
+            labels["_vk_begun"] = int(time.time())
+        await self._ask("create_collection", made.physical, again=False, metadata=labels, **self._shape(made))
+        if self._options.shard_key is not None:
+            await self._ask("create_shard_key", made.physical, self._options.shard_key)
+        await self._index(made, {})
         return made
+
+    def _shape(self, spec: CollectionSpec) -> dict[str, Any]:
+        options = self._options
+        index = spec.index if isinstance(spec.index, HNSW) else HNSW()
+        graph = models.HnswConfigDiff(m=0, on_disk=options.on_disk_index)
+        optimizers = None
+        codes = None
+        if not isinstance(spec.index, Flat):
+            threshold = kilobytes(index.full_scan_threshold, spec.dimension)
+            graph = models.HnswConfigDiff(
+                m=index.m,
+                ef_construct=max(4, index.ef_construction),
+                full_scan_threshold=threshold,
+                on_disk=options.on_disk_index,
+            )
+            optimizers = models.OptimizersConfigDiff(indexing_threshold=threshold)
+            codes = _quantization(codes_of(spec, options), in_ram=options.quantized_in_ram)
+        return {
+            "vectors_config": models.VectorParams(
+                size=spec.dimension, distance=models.Distance(DISTANCES[spec.metric]), on_disk=options.on_disk_vectors
+            ),
+            "hnsw_config": graph,
+            "optimizers_config": optimizers,
+            "quantization_config": codes,
+            "on_disk_payload": options.on_disk_payload,
+            "sharding_method": None if options.shard_key is None else models.ShardingMethod.CUSTOM,
+            **self._spread(),
+        }
+
+    def _spread(self) -> dict[str, Any]:
+        options = self._options
+        return {
+            "shard_number": options.shard_number,
+            "replication_factor": options.replication_factor,
+            "write_consistency_factor": options.write_consistency_factor,
+        }
+
+    async def publish(self, spec: CollectionSpec) -> None:
+        """Let a hidden collection be found. AlreadyExists when another of the name was published meanwhile."""
+        await self._ask("update_collection", spec.physical, metadata={"_vk_state": "published"})
+        there = await self._found(spec.name)
+        if any(_is_published(told) for physical, told in there.items() if physical != spec.physical):
+            await self._ask("delete_collection", spec.physical)
+            raise AlreadyExists(f"{self.shown} has a collection {spec.name!r} already")
+
+    async def discard(self, spec: CollectionSpec) -> None:
+        """Remove a hidden collection."""
+        await self._ask("delete_collection", spec.physical)
 
     async def _dropped(self, name: str) -> int:
         try:
@@ -257,10 +277,9 @@ class Server:
 
     async def drop(self, name: str) -> None:
         there = await self._found(name)
-        if not any(labels.get("_vk_state") == "published" for labels in there.values()):
+        if not any(map(_is_published, there.values())):
             raise NotFound(f"{self.shown} has no collection {name!r}")
-        highest = max(int(physical.rpartition("@")[2]) for physical in there)
-        await self._remember(name, highest)
+        await self._remember(name, max(map(_generation, there)))
         for physical in there:
             await self._ask("delete_collection", physical)
 
@@ -274,7 +293,10 @@ class Server:
         except NotFound:
             with suppress(AlreadyExists):
                 config = models.VectorParams(size=1, distance=models.Distance.DOT)
-                await self._ask("create_collection", CONTROL, vectors_config=config, metadata={"_vk_layout": LAYOUT})
+                spread = {**self._spread(), "shard_number": 1}
+                await self._ask(
+                    "create_collection", CONTROL, vectors_config=config, metadata={"_vk_layout": LAYOUT}, **spread
+                )
             await self._ask("upsert", CONTROL, [note], wait=True)
 
     @asynccontextmanager
@@ -287,70 +309,177 @@ class Server:
     # ------------------------------------------------------------------------------------- points
 
     async def upsert(
-        self, name: str, points: Sequence[str], vectors: FloatArray, payloads: Sequence[Mapping[str, Any]], *, fresh: bool
+        self,
+        name: str,
+        points: Sequence[str],
+        vectors: FloatArray,
+        payloads: Sequence[Mapping[str, Any]],
+        *,
+        fresh: bool,
     ) -> None:
-        batch = models.Batch(ids=list(points), vectors=vectors.tolist(), payloads=list(payloads))
         mode = models.UpdateMode.INSERT_ONLY if fresh else None
-        try:
-            await self._runtime.call(self.native.upsert, name, batch, wait=True, update_mode=mode)
-        except (UnexpectedResponse, ResponseHandlingException, ResourceExhaustedResponse) as error:
-            if fresh and _may_have_landed(error):
-                raise Ambiguous(
-                    f"{self.shown}: the reply to an insert was lost; get() tells whether the rows are there"
-                ) from error
-            raise translated(error, self.shown) from error
+        start = 0
+        for stop in _requests(vectors.shape[1], payloads):
+            batch = models.Batch(
+                ids=list(points[start:stop]), vectors=vectors[start:stop].tolist(), payloads=list(payloads[start:stop])
+            )
+            try:
+                await self._ask(
+                    "upsert", name, batch, inserting=fresh, update_mode=mode, **self._writing, **self._sharded
+                )
+            except VectorkitError as error:
+                if not start:
+                    raise
+                failed = [str(payload["_vk_id"]) for payload in payloads[start:]]
+                told = f"{start} rows were written, {len(failed)} were not: {error}"
+                raise PartialFailure(told, written=start, failed=failed) from error
+            start = stop
 
     async def overwrite(self, name: str, payloads: Mapping[str, Mapping[str, Any]], seen: Mapping[str, int]) -> None:
         operations = [
             models.OverwritePayloadOperation(
                 overwrite_payload=models.SetPayload(
                     payload=dict(payload),
-                    filter=_filter({"must": [{"has_id": [point]}, {"key": "_vk_seq", "match": {"value": seen[point]}}]}),
+                    filter=_filter(
+                        {"must": [{"has_id": [point]}, {"key": "_vk_seq", "match": {"value": seen[point]}}]}
+                    ),
+                    shard_key=self._options.shard_key,
                 )
             )
             for point, payload in payloads.items()
         ]
-        await self._ask("batch_update_points", name, operations, wait=True)
+        await self._ask("batch_update_points", name, operations, **self._writing)
 
     async def retrieve(
         self, name: str, points: Sequence[str], *, vectors: bool = False, keys: Sequence[str] | None = None
     ) -> list[Row]:
-        found = await self._ask("retrieve", name, list(points), with_payload=_payload(keys), with_vectors=vectors)
+        found = await self._ask(
+            "retrieve", name, list(points),
+            with_payload=_payload(keys), with_vectors=vectors, **self._reading, **self._sharded,
+        )  # fmt: skip
         return [_row(row, vectors) for row in found]
 
     async def search(self, name: str, searches: Sequence[Search]) -> list[list[Row]]:
-        answers = await self._ask("query_batch_points", name, [_request(search) for search in searches])
+        answers = await self._ask("query_batch_points", name, list(map(self._request, searches)), **self._reading)
         return [
             [_row(found, search.vectors, found.score) for found in answer.points]
             for search, answer in zip(searches, answers, strict=True)
         ]
 
+    def _request(self, search: Search) -> Any:
+        if search.text is not None:
+            query: Any = {"text": {"query": search.text}}
+        else:
+            assert search.vector is not None
+            query = search.vector.tolist()
+        rescored = {"rescore": True, "oversampling": self._options.oversampling}
+        return models.QueryRequest.model_validate(
+            {
+                "query": query,
+                "using": None if search.text is None else "_vk_words",
+                "filter": None if search.where is None else as_filter(search.where),
+                "limit": search.limit,
+                "params": None
+                if search.text is not None
+                else {"exact": True}
+                if search.exact
+                else {"hnsw_ef": search.ef, "quantization": rescored},
+                "with_vector": search.vectors,
+                "with_payload": _payload(search.keys),
+                "shard_key": self._options.shard_key,
+            }
+        )
+
     async def scroll(
-        self, name: str, where: Condition | None, limit: int, start: str | None, *, vectors: bool, keys: Sequence[str] | None = None
-    ) -> tuple[list[Row], str | None]:
+        self,
+        name: str,
+        where: Condition | None,
+        limit: int,
+        start: str | int | None,
+        *,
+        vectors: bool | Sequence[str],
+        keys: Sequence[str] | None = None,
+    ) -> tuple[list[Row], str | int | None]:
         found, following = await self._ask(
             "scroll", name, scroll_filter=_filter(where), limit=limit, offset=start,
-            with_payload=_payload(keys), with_vectors=vectors,
+            with_payload=_payload(keys), with_vectors=vectors, **self._reading, **self._sharded,
         )  # fmt: skip
-        return [_row(row, vectors) for row in found], None if following is None else str(following)
+        return [_row(row, bool(vectors)) for row in found], following
 
     async def count(self, name: str, where: Condition | None) -> int:
-        return int((await self._ask("count", name, count_filter=_filter(where), exact=True)).count)
+        told = await self._ask("count", name, count_filter=_filter(where), exact=True, **self._reading, **self._sharded)
+        return int(told.count)
 
     async def delete(self, name: str, where: Condition) -> None:
-        await self._ask("delete", name, models.FilterSelector(filter=_filter(where)), wait=True)
+        selector = models.FilterSelector(filter=_filter(where), shard_key=self._options.shard_key)
+        await self._ask("delete", name, selector, **self._writing)
 
     async def size(self, name: str) -> Size:
         told = await self._ask("get_collection", name)
         return Size(int(told.points_count or 0), int(told.indexed_vectors_count or 0))
 
     async def optimize(self, name: str) -> None:
-        """A server optimizes by itself; that the collection is there is all there is to see to."""
-        await self._ask("get_collection", name)
+        """A server builds by itself: begin again what a restart left lying (grey), and wait until nothing is left to do."""
+        pause = 0.02
+        while True:
+            told = await self._ask("get_collection", name)
+            match told.status:
+                case models.CollectionStatus.GREEN:
+                    return
+                case models.CollectionStatus.RED:
+                    raise Unavailable(f"{self.shown}: Qdrant cannot build {name!r}: {told.optimizer_status}")
+                case models.CollectionStatus.GREY:
+                    await self._ask("update_collection", name, optimizers_config=models.OptimizersConfigDiff())
+            await self._runtime.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+    # ------------------------------------------------------------------------------------- others' collections
+
+    async def foreign(self, name: str) -> Any:
+        """What Qdrant tells of a collection that somebody else made. NotFound."""
+        return await self._ask("get_collection", name)
 
     async def close(self) -> None:
-        await self._runtime.call(self.native.close)
+        await self._client.close()
+
+
+# --------------------------------------------------------------------------------------------- parts
+
+
+def _labels(told: Any) -> dict[str, Any]:
+    return dict(told.config.metadata or {})
+
+
+def _is_published(told: Any) -> bool:
+    return bool(_labels(told).get("_vk_state") == "published")
+
+
+def _generation(physical: str) -> int:
+    return int(physical.rpartition("@")[2])
+
+
+def _requests(dimension: int, payloads: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Where each request of a write ends."""
+    stops, size = [], 0
+    for at, payload in enumerate(payloads):
+        strings = sum(len(value) for value in payload.values() if isinstance(value, str))
+        lists = sum(len(one) + 4 for value in payload.values() if isinstance(value, list) for one in value)
+        more = NUMBER * dimension + ESCAPED * (strings + lists) + 40 * len(payload)
+        if size and size + more > BODY:
+            stops.append(at)
+            size = 0
+        size += more
+    return [*stops, len(payloads)]
 
 
 def _row(found: Any, vectors: bool, score: float | None = None) -> Row:
     return Row(str(found.id), found.payload or {}, found.vector if vectors else None, score)
+
+
+def _consistency(options: QdrantOptions) -> Any:
+    given = options.read_consistency
+    return models.ReadConsistencyType(given) if isinstance(given, str) else given
+
+
+def _ordering(options: QdrantOptions) -> Any:
+    return None if options.write_ordering is None else models.WriteOrdering(options.write_ordering)
