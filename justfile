@@ -21,7 +21,7 @@ store name:
 servers *args:
     uv run --group dev pytest integration -m "slow or not slow" {{args}}
 
-# the same against live ones, as docker-compose.yml starts them: just live pgvector,chroma
+# the same against live ones, as docker-compose.yml starts them: just live pgvector,chroma,qdrant
 live stores:
     STORES={{stores}} uv run --group dev pytest integration
 
@@ -48,6 +48,7 @@ bench:
     uv run --group bench python bench/core.py
     uv run --group bench python bench/postgresql.py
     uv run --group bench python bench/chroma.py
+    uv run --group bench python bench/qdrant.py
 
 # what continuous integration runs
 ci:

@@ -1,13 +1,18 @@
 """Where integration tests find their stores: servers that they start themselves, or live ones that `$STORES` names.
 
-`STORES=pgvector,chroma pytest integration` runs the tests of those stores alone, against $VECTORKIT_PGVECTOR_URL and
-$VECTORKIT_CHROMA_URL, or the ports of docker-compose.yml; a store that is named and cannot be reached fails its tests.
+`STORES=pgvector,chroma,qdrant pytest integration` runs the tests of those stores alone, against $VECTORKIT_PGVECTOR_URL,
+$VECTORKIT_CHROMA_URL and $VECTORKIT_QDRANT_URL, or the ports of docker-compose.yml; a store that is named and cannot be
+reached fails its tests. Qdrant has no databases: on a live one each test drops ALL that vectorkit made there, which is the
+collections `<name>@<digits>` and `vk-control`, before and after itself. Name no server whose collections you want to keep.
 """
 
+import fcntl
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,9 +24,17 @@ from integration.servers.chroma import ChromaServer, chroma_request
 from integration.servers.keeper import ServerError
 from integration.servers.live import URLS, live_url, named, shown
 from integration.servers.postgres import PostgresServer
+from integration.servers.qdrant import QdrantServer, qdrant_request, qdrant_sweep
 
-_PLACES = {"pgvector_target": "pgvector", "pgvector_url": "pgvector", "chroma_url": "chroma", "chroma_target": "chroma"}
-_OWN = frozenset(["postgres", "chroma_server"])
+_PLACES = {
+    "pgvector_target": "pgvector",
+    "pgvector_url": "pgvector",
+    "chroma_url": "chroma",
+    "chroma_target": "chroma",
+    "qdrant_url": "qdrant",
+    "qdrant_target": "qdrant",
+}
+_OWN = frozenset(["postgres", "chroma_server", "qdrant_server"])
 _MARKERS = (
     "store(name): a test of this store, which $STORES selects; fixtures that give a place in a store say so too",
     "own: starts, kills or freezes servers of its own, and is not run against live ones",
@@ -168,3 +181,41 @@ def chroma_target(chroma_url: str) -> Iterator[dict[str, str]]:
             time.sleep(0.1 * 2**attempt)
         else:
             return
+
+
+# ------------------------------------------------------------------------------------- Qdrant
+
+
+@pytest.fixture(scope="session")
+def qdrant_server() -> Iterator[QdrantServer]:
+    """A shim of our own, one a worker."""
+    with QdrantServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def qdrant_url(request: pytest.FixtureRequest) -> str:
+    """The URL of the server that all tests of a worker share; what a test makes there it drops."""
+    if "qdrant" in named():
+        url = live_url("qdrant")
+        try:
+            qdrant_request(url, "GET", "collections")
+        except (OSError, HTTPException, ServerError) as error:
+            _unreachable("qdrant", url, error)
+        return url
+    server: QdrantServer = request.getfixturevalue("qdrant_server")
+    return server.url
+
+
+@pytest.fixture
+def qdrant_target(qdrant_url: str) -> Iterator[str]:
+    """The server without anything of vectorkit's, as `connect` takes it. A live one is one test's at a time."""
+    if "qdrant" not in named():
+        yield qdrant_url
+        qdrant_sweep(qdrant_url)
+        return
+    with (Path(tempfile.gettempdir()) / "vectorkit-live-qdrant").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        qdrant_sweep(qdrant_url)
+        yield qdrant_url
+        qdrant_sweep(qdrant_url)

@@ -1,6 +1,10 @@
-"""The contract on Qdrant: its engine in this process, in a directory."""
+"""The contract on Qdrant: its engine in this process, in a directory and in one that goes away; and as a server, the shim.
+
+Each test has a place of its own: a fresh directory, or the worker's server without anything of vectorkit's.
+"""
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -8,6 +12,25 @@ from vectorkit.testing import AdapterContract
 
 
 class TestQdrantEmbedded(AdapterContract):
+    tabled: ClassVar[bool | str] = "qdrant, embedded"
+
     @pytest.fixture
     def target(self, tmp_path: Path) -> str:
         return f"qdrant://{tmp_path}/store"
+
+
+class TestQdrantMemory(AdapterContract):
+    # the same code on a directory of its own: what differs is that nothing is there at the start and nothing stays
+    areas: ClassVar[frozenset[str] | None] = frozenset({"collections", "searching"})
+
+    @pytest.fixture
+    def target(self) -> str:
+        return "qdrant+memory://"
+
+
+class TestQdrantServer(AdapterContract):
+    tabled: ClassVar[bool | str] = "qdrant, server through the shim"
+
+    @pytest.fixture
+    def target(self, qdrant_target: str) -> str:
+        return qdrant_target

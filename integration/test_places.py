@@ -20,6 +20,9 @@ from integration.servers.chroma import ChromaServer, chroma_request
 from integration.servers.keeper import free_port
 from integration.servers.live import live_url
 from integration.servers.postgres import PostgresServer
+from integration.servers.qdrant import QdrantServer, qdrant_request
+from integration.servers.qdrantgate import VERSION
+from integration.servers.served import Served
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,6 +54,13 @@ def test_each_test_has_an_empty_chroma(chroma_target: dict[str, str], twice: int
     assert made["name"] == "something"
 
 
+def test_each_test_has_a_qdrant_without_anything_of_vectorkits(qdrant_target: str, twice: int) -> None:
+    listed = [one["name"] for one in qdrant_request(qdrant_target, "GET", "collections")["collections"]]
+    assert not [name for name in listed if name == "vk-control" or name.partition("@")[2].isdigit()]
+    for name in ("something@1", "vk-control"):
+        qdrant_request(qdrant_target, "PUT", f"collections/{name}", {"vectors": {"size": 1, "distance": "Dot"}})
+
+
 # ------------------------------------------------------------------------------------- $STORES
 
 
@@ -66,13 +76,18 @@ def run(stores: str, workers: str = "0", **urls: str) -> tuple[int, str]:
 
 @pytest.mark.own
 def test_the_tests_of_the_named_stores_run_against_the_live_servers(
-    postgres: PostgresServer, chroma_server: ChromaServer
+    postgres: PostgresServer, chroma_server: ChromaServer, qdrant_server: QdrantServer
 ) -> None:
-    url = postgres.create_database("live")
-    code, said = run("pgvector, chroma", "2", VECTORKIT_PGVECTOR_URL=url, VECTORKIT_CHROMA_URL=chroma_server.url)
+    urls = {
+        "VECTORKIT_PGVECTOR_URL": postgres.create_database("live"),
+        "VECTORKIT_CHROMA_URL": chroma_server.url,
+        "VECTORKIT_QDRANT_URL": qdrant_server.url,
+    }
+    code, said = run("pgvector, chroma,qdrant", "2", **urls)
     assert code == 0, said
-    assert "6 passed" in said
-    assert f"STORES: pgvector at postgresql://127.0.0.1:{postgres.port}/live, chroma at {chroma_server.url}" in said
+    assert "8 passed" in said
+    places = f"pgvector at postgresql://127.0.0.1:{postgres.port}/live, chroma at {chroma_server.url}"
+    assert f"STORES: {places}, qdrant at {qdrant_server.url}" in said
     assert f":{postgres.password}@" not in said
     code, said = run("chroma", VECTORKIT_CHROMA_URL=chroma_server.url)
     assert code == 0, said
@@ -83,7 +98,11 @@ def test_the_tests_of_the_named_stores_run_against_the_live_servers(
 @pytest.mark.own
 @pytest.mark.parametrize(
     ("store", "url", "failing"),
-    [("pgvector", "postgresql://u:hidden@127.0.0.1:{port}/x", 4), ("chroma", "chroma://127.0.0.1:{port}", 2)],
+    [
+        ("pgvector", "postgresql://u:hidden@127.0.0.1:{port}/x", 4),
+        ("chroma", "chroma://127.0.0.1:{port}", 2),
+        ("qdrant", "qdrant://:hidden@127.0.0.1:{port}", 2),
+    ],
 )
 def test_a_named_store_that_is_not_there_fails(store: str, url: str, failing: int) -> None:
     code, said = run(store, **{f"VECTORKIT_{store.upper()}_URL": url.format(port=free_port())})
@@ -99,7 +118,7 @@ def test_a_named_store_that_is_not_there_fails(store: str, url: str, failing: in
 def test_a_store_that_nobody_knows_is_refused() -> None:
     code, said = run("pgvector,weaviate")
     assert code == 4
-    assert "STORES names weaviate; there are chroma, pgvector" in said
+    assert "STORES names weaviate; there are chroma, pgvector, qdrant" in said
 
 
 # ------------------------------------------------------------------------------------- docker-compose.yml
@@ -130,14 +149,28 @@ def test_composes_ports_and_password_are_what_stores_falls_back_to() -> None:
     (password,) = re.findall(r":-(\w+)\}", found["pgvector"]["environment"]["POSTGRES_PASSWORD"])
     assert live_url("pgvector") == f"postgresql://postgres:{password}@127.0.0.1:5432/postgres"
     assert live_url("chroma") == "chroma://127.0.0.1:8000"
+    assert found["qdrant"]["ports"] == ["127.0.0.1:6333:6333", "127.0.0.1:6334:6334"]
+    assert live_url("qdrant") == "qdrant://127.0.0.1:6333"
 
 
 def test_compose_runs_the_chroma_that_the_tests_ran_with() -> None:
     assert services()["chroma"]["image"] == f"chromadb/chroma:{version('chromadb')}"
 
 
-def test_composes_question_after_chromas_health_tells_a_server_from_none(chroma_server: ChromaServer) -> None:
-    _, *command = services()["chroma"]["healthcheck"]["test"]
-    for port, healthy in ((chroma_server.port, True), (free_port(), False)):
-        asked = [part.replace("$$", "$").replace("/8000", f"/{port}") for part in command]
+def test_compose_runs_the_qdrant_that_its_client_is_made_for() -> None:
+    made_for = version("qdrant-client").split(".")[:2]
+    assert services()["qdrant"]["image"].split(":v")[1].split(".")[:2] == made_for
+    assert VERSION.split(".")[:2] == made_for
+
+
+@pytest.mark.parametrize(("store", "fixture"), [("chroma", "chroma_server"), ("qdrant", "qdrant_server")])
+@pytest.mark.own
+def test_composes_question_after_health_tells_a_server_from_none(
+    request: pytest.FixtureRequest, store: str, fixture: str
+) -> None:
+    server: Served = request.getfixturevalue(fixture)
+    _, *command = services()[store]["healthcheck"]["test"]
+    usual = services()[store]["ports"][0].split(":")[-1]
+    for port, healthy in ((server.port, True), (free_port(), False)):
+        asked = [part.replace("$$", "$").replace(f"/{usual}", f"/{port}") for part in command]
         assert (subprocess.run(asked, capture_output=True, check=False).returncode == 0) is healthy

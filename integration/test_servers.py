@@ -23,6 +23,7 @@ from integration.servers.chroma import ChromaServer
 from integration.servers.keeper import Keeper, ServerError, free_port
 from integration.servers.postgres import PostgresServer
 from integration.servers.proxy import Mode, Proxy
+from integration.servers.qdrant import QdrantServer
 from integration.servers.served import Served
 
 
@@ -195,6 +196,41 @@ def test_chroma_is_killed_frozen_and_started_again_on_its_port() -> None:
     assert not folder.exists()
 
 
+# ------------------------------------------------------------------------------------- Qdrant
+
+
+def test_qdrant_is_killed_frozen_and_started_again_on_its_ports() -> None:
+    with QdrantServer() as server:
+        places = (server.url, server.grpc_port)
+        assert server.answers()
+        server.freeze()
+        assert not server.answers()
+        server.thaw()
+        assert server.answers()
+        server.kill()
+        assert not server.answers()
+        server.start()
+        assert server.answers()
+        server.restart()
+        assert server.answers()
+        assert (server.url, server.grpc_port) == places
+        folder = server.folder
+    assert not server.answers()
+    assert not folder.exists()
+
+
+def test_a_port_for_grpc_that_is_taken_meanwhile_is_another_ports_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, QdrantServer() as server:
+        server.stop()
+        server._settled = False
+        ports = iter([taken.getsockname()[1], free_port()])
+        monkeypatch.setattr("integration.servers.qdrant.free_port", lambda: next(ports))
+        server.start()
+        assert server.grpc_port != taken.getsockname()[1]
+        with socket.create_connection((server.host, server.grpc_port), timeout=2):
+            pass
+
+
 # ------------------------------------------------------------------------------------- nothing is left
 
 _DIES = """
@@ -213,7 +249,13 @@ _FORKED = "os.fork() or time.sleep(12); os.kill(os.getpid(), 9)"  # for so long 
 
 @pytest.mark.parametrize(
     ("server", "how"),
-    [(PostgresServer, _KILLED), (PostgresServer, _LEFT), (PostgresServer, _FORKED), (ChromaServer, _KILLED)],
+    [
+        (PostgresServer, _KILLED),
+        (PostgresServer, _LEFT),
+        (PostgresServer, _FORKED),
+        (ChromaServer, _KILLED),
+        (QdrantServer, _KILLED),
+    ],
 )
 def test_no_server_outlives_the_process_that_made_it(server: type[Served], how: str) -> None:
     source = _DIES.format(module=server.name, server=server.__name__, how=how)

@@ -196,6 +196,7 @@ def test_the_table_without_a_contract_run(pytester: pytest.Pytester) -> None:
         ("faiss", "faiss://{}/s"),
         ("hnswlib", "hnswlib://{}/s"),
         ("chroma, embedded", "chroma://{}/s"),
+        ("qdrant, embedded", "qdrant://{}/s"),
     ],
 )
 def test_the_committed_table_is_what_the_code_says(store: str, url: str, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Runs a command beside servers of our own, whose URLs it finds in its environment; without Docker, and gone when it ends.
 
-python -m integration.servers vectorkit demo --compare faiss,chroma,pgvector
-STORES=pgvector,chroma python -m integration.servers pytest integration
+python -m integration.servers vectorkit demo --compare faiss,chroma,pgvector,qdrant
+STORES=pgvector,chroma,qdrant python -m integration.servers pytest integration
 """
 
 import os
@@ -10,6 +10,7 @@ import sys
 
 from integration.servers.chroma import ChromaServer
 from integration.servers.postgres import PostgresServer
+from integration.servers.qdrant import QdrantServer
 
 
 def main() -> int:
@@ -17,8 +18,13 @@ def main() -> int:
     if len(sys.argv) < 2:
         sys.stderr.write("usage: python -m integration.servers COMMAND …\n")
         return 2
-    with PostgresServer() as postgres, ChromaServer() as chroma:
-        urls = {"VECTORKIT_PGVECTOR_URL": postgres.create_database("vectorkit"), "VECTORKIT_CHROMA_URL": chroma.url}
+    with PostgresServer() as postgres, ChromaServer() as chroma, QdrantServer() as qdrant:
+        urls = {
+            "VECTORKIT_PGVECTOR_URL": postgres.create_database("vectorkit"),
+            "VECTORKIT_CHROMA_URL": chroma.url,
+            "VECTORKIT_QDRANT_URL": qdrant.url,
+            "VECTORKIT_QDRANT_GRPC_PORT": str(qdrant.grpc_port),
+        }
         for name, url in urls.items():
             sys.stderr.write(f"{name}={url}\n")
         return subprocess.run(sys.argv[1:], env={**os.environ, **urls}, check=False).returncode

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 URLS = {
     "pgvector": ("VECTORKIT_PGVECTOR_URL", "postgresql://postgres:vectorkit@127.0.0.1:5432/postgres"),
     "chroma": ("VECTORKIT_CHROMA_URL", "chroma://127.0.0.1:8000"),
+    "qdrant": ("VECTORKIT_QDRANT_URL", "qdrant://127.0.0.1:6333"),
 }
 """A store's variable, and where docker-compose.yml puts it."""
 

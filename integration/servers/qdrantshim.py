@@ -1,344 +1,237 @@
-"""A shim: the part of Qdrant's REST that vectorkit uses, spoken over Qdrant's own engine (package qdrant-edge-py).
+"""A shim of a Qdrant server: the part of its REST and gRPC that vectorkit uses, over Qdrant's own engine.
 
-No Qdrant server: there are no shards, replicas, snapshots or users, and errors are worded as far as a client reads them. The engine
-that stores, filters and scores is the real one. What passes here is certified against a live server by `STORES=qdrant`.
+It stands in where there is no server to run, so that the official client's both colours and both protocols are driven over real
+sockets. What passes here is certified against a live server only by `STORES=qdrant`. What it is not:
+
+- One process on one interpreter: shards, replicas, consistency and ordering are taken and told back, and do nothing.
+- A server optimizes beside its work; here all else waits meanwhile. It is done once the request that crossed
+  `indexing_threshold` was answered, and a collection is yellow until then.
+- Segments, scores of approximate searches and what the optimizers decide are those of the engine's own version.
+- Snapshots, groups, recommendations, formulas, strict mode, tokens (JWT), TLS and telemetry are missing, and so are filters on
+  booleans: the engine's binding takes true for the number 1. What is missing answers 404 or 400, never something else.
+- `wait=false` is carried out before it is answered, `?timeout` never passes.
 """
 
-import json
+import argparse
 import re
-import shutil
+import signal
 import sys
 import threading
-import uuid
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
-import qdrant_edge as qe
+import orjson
 
-DISTANCES = {"Cosine": qe.Distance.Cosine, "Dot": qe.Distance.Dot, "Euclid": qe.Distance.Euclid}
+from integration.servers.qdrantengine import Collections, Json, Refused, malformed
+from integration.servers.qdrantgate import COMMIT, TITLE, VERSION, Gate
+from integration.servers.qdrantgrpc import grpc_face
 
-
-class Refused(Exception):
-    """An error with its status."""
-
-    def __init__(self, status: int, told: str) -> None:
-        super().__init__(told)
-        self.status = status
-
-
-# --------------------------------------------------------------------------------------------- JSON to the engine
+LARGEST = 32 * 2**20
+"""Bytes of a request that a server takes (`service.max_request_size_mb`)."""
+_WHOLE = re.compile(r"/collections/([^/]+)(/.*)?\Z")
+_READING = re.compile(r"/(scroll|count|query|query/batch|facet)\Z")
 
 
-def as_filter(given: Any) -> Any:
-    """A filter of the REST API as the engine's."""
-    if given is None:
-        return None
-    parts = {name: given.get(name) for name in ("must", "should", "must_not")}
-    return qe.Filter(
-        **{
-            name: [as_condition(one) for one in (found if isinstance(found, list) else [found])]
-            for name, found in parts.items()
-            if found is not None
-        }
-    )
+# --------------------------------------------------------------------------------------------- routes
+
+Verb = Callable[..., Any]
 
 
-def as_condition(given: dict[str, Any]) -> Any:
-    """One condition."""
-    if "has_id" in given:
-        return qe.HasIdCondition(set(given["has_id"]))
-    if "is_empty" in given:
-        return qe.IsEmptyCondition(given["is_empty"]["key"])
-    if "is_null" in given:
-        return qe.IsNullCondition(given["is_null"]["key"])
-    if "key" not in given:
-        return as_filter(given)
-    if (match := given.get("match")) is not None:
-        kinds: dict[str, Callable[[Any], Any]] = {
-            "value": lambda value: qe.MatchValue(value),
-            "any": lambda values: qe.MatchAny(values),
-            "except": lambda values: qe.MatchExcept(values),
-            "prefix": lambda prefix: qe.MatchPrefix(prefix),
-            "text": lambda text: qe.MatchText(text),
-        }
-        (kind,) = [name for name in match if match[name] is not None]
-        return qe.FieldCondition(given["key"], match=kinds[kind](match[kind]))
-    if (bounds := given.get("range")) is not None:
-        return qe.FieldCondition(
-            given["key"], range=qe.RangeFloat(**{name: float(value) for name, value in bounds.items() if value is not None})
+def changes(store: Collections) -> dict[tuple[str, str], Verb]:
+    """What takes `wait`."""
+    return {
+        ("PUT", "/index"): store.create_index,
+        ("PUT", "/points"): store.upsert,
+        ("POST", "/points/delete"): store.delete,
+        ("POST", "/points/batch"): store.batch,
+        ("POST", "/points/payload"): store.set_payload,
+        ("PUT", "/points/payload"): store.overwrite_payload,
+        ("POST", "/points/payload/delete"): store.delete_payload,
+        ("POST", "/points/payload/clear"): store.clear_payload,
+        ("PUT", "/points/vectors"): store.update_vectors,
+        ("POST", "/points/vectors/delete"): store.delete_vectors,
+    }
+
+
+def questions(store: Collections) -> dict[tuple[str, str], Verb]:
+    """What does not."""
+    return {
+        ("PUT", ""): store.create,
+        ("PATCH", ""): store.change,
+        ("POST", "/points"): store.retrieve,
+        ("POST", "/points/scroll"): store.scroll,
+        ("POST", "/points/count"): store.count,
+        ("POST", "/points/query"): store.query,
+        ("POST", "/points/query/batch"): store.query_batch,
+        ("POST", "/facet"): store.facet,
+    }
+
+
+def lookups(store: Collections) -> dict[tuple[str, str], Verb]:
+    """What has no body."""
+    return {
+        ("GET", ""): store.describe,
+        ("DELETE", ""): store.drop,
+        ("GET", "/exists"): store.exists,
+        ("GET", "/aliases"): store.aliases_of,
+        ("GET", "/cluster"): store.cluster,
+    }
+
+
+def answer(store: Collections, method: str, path: str, asked: Mapping[str, list[str]], body: Any) -> Any:
+    """What one request is answered with."""
+    match method, path:
+        case "GET", "/collections":
+            return store.names()
+        case "POST", "/collections/aliases":
+            return store.alias(_object(body))
+        case "GET", "/aliases":
+            return store.aliases_of(None)
+        case "GET", "/cluster":
+            return {"status": "disabled"}
+    found = _WHOLE.match(path)
+    if found is None:
+        raise Refused(404, "")
+    name, rest = unquote(found[1]), found[2] or ""
+    wait = asked.get("wait", ["false"])[-1] == "true"
+    if verb := lookups(store).get((method, rest)):
+        return verb(name)
+    if verb := questions(store).get((method, rest)):
+        return verb(name, _object(body))
+    if verb := changes(store).get((method, rest)):
+        return verb(name, _object(body), wait=wait)
+    if method == "DELETE" and rest.startswith("/index/"):
+        return store.delete_index(name, unquote(rest.removeprefix("/index/")), wait=wait)
+    if method == "GET" and rest.startswith("/points/"):
+        return store.one(name, unquote(rest.removeprefix("/points/")))
+    raise Refused(404, "")
+
+
+def _object(body: Any) -> Json:
+    if not isinstance(body, dict):
+        raise malformed(
+            "EOF while parsing a value at line 1 column 0" if body is None else "invalid type, expected a map"
         )
-    raise Refused(400, f"Format error in JSON body: no condition that the shim knows: {sorted(given)}")
-
-
-def as_payload(given: Any) -> Any:
-    """`with_payload`."""
-    return qe.PayloadSelector.Include(given) if isinstance(given, list) else bool(given)
-
-
-def as_query(given: dict[str, Any]) -> Any:
-    """One search."""
-    query: Any = given.get("query")
-    if isinstance(query, dict) and "text" in query:
-        query = qe.TextQuery(given["using"], query["text"]["query"])
-    elif query is not None:
-        query = qe.Query.Nearest(query["nearest"] if isinstance(query, dict) else query)
-    params = given.get("params") or {}
-    return qe.QueryRequest(
-        query=query,
-        filter=as_filter(given.get("filter")),
-        limit=given.get("limit") or 10,
-        params=qe.SearchParams(hnsw_ef=params.get("hnsw_ef"), exact=bool(params.get("exact"))),
-        with_vector=bool(given.get("with_vector")),
-        with_payload=as_payload(given.get("with_payload")),
-    )
-
-
-def as_index(given: Any) -> Any:
-    """A payload index."""
-    schema = {"type": given} if isinstance(given, str) else given
-    match schema["type"]:
-        case "integer":
-            return qe.IntegerIndexParams(lookup=schema.get("lookup"), range=schema.get("range"))
-        case "float":
-            return qe.FloatIndexParams()
-        case "keyword":
-            return qe.KeywordIndexParams(prefix=schema.get("prefix"), is_tenant=schema.get("is_tenant"))
-        case "text" if schema.get("tokenizer") == "whitespace":
-            return qe.TextIndexParams(
-                tokenizer=qe.TokenizerType.Whitespace, lowercase=schema.get("lowercase"), scoring=bool(schema.get("scoring"))
-            )
-    raise Refused(400, f"Format error in JSON body: no index that the shim knows: {schema}")
-
-
-def point(found: Any, scored: bool = False) -> dict[str, Any]:
-    """A point as REST shows it."""
-    told = {"id": str(found.id), "payload": found.payload, "vector": found.vector}
-    return {**told, "version": 0, "score": found.score} if scored else told
-
-
-# --------------------------------------------------------------------------------------------- collections
-
-
-class Collections:
-    """Shards by name, in a directory; what a shard does not keep is beside it as JSON."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.lock = threading.Lock()
-        self.shards: dict[str, Any] = {}
-        self.said: dict[str, dict[str, Any]] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in folder.glob("*.json"):
-            told = json.loads(file.read_text("utf-8"))
-            self.said[told["name"]] = told
-            self.shards[told["name"]] = qe.EdgeShard.load(str(folder / file.stem))
-
-    def shard(self, name: str) -> Any:
-        """An open shard, or a 404."""
-        found = self.shards.get(name)
-        if found is None:
-            raise Refused(404, f"Not found: Collection `{name}` doesn't exist!")
-        return found
-
-    def create(self, name: str, asked: dict[str, Any]) -> None:
-        """Make one, or a 409."""
-        with self.lock:
-            if name in self.shards:
-                raise Refused(409, f"Wrong input: Collection `{name}` already exists!")
-            graph = asked.get("hnsw_config") or {}
-            config = qe.EdgeConfig(
-                vectors=qe.EdgeVectorParams(
-                    size=asked["vectors"]["size"],
-                    distance=DISTANCES[asked["vectors"]["distance"]],
-                    hnsw_config=qe.HnswIndexConfig(
-                        m=16 if graph.get("m") is None else graph["m"],
-                        ef_construct=graph.get("ef_construct") or 100,
-                        full_scan_threshold=10_000,
-                    ),
-                )
-            )
-            stem = uuid.uuid4().hex
-            shard = qe.EdgeShard.create(str(self.folder / stem), config)
-            told = {"name": name, "stem": stem, "metadata": asked.get("metadata"), "vectors": asked["vectors"]}
-            (self.folder / f"{stem}.json").write_text(json.dumps(told), "utf-8")
-            self.said[name] = told
-            self.shards[name] = shard
-
-    def drop(self, name: str) -> bool:
-        """Whether it was there."""
-        with self.lock:
-            shard = self.shards.pop(name, None)
-            if shard is None:
-                return False
-            stem = self.said.pop(name)["stem"]
-            (self.folder / f"{stem}.json").unlink()
-            shard.close()
-            shutil.rmtree(self.folder / stem)
-            return True
-
-    def describe(self, name: str) -> dict[str, Any]:
-        """As GET /collections/name."""
-        info, told = self.shard(name).info(), self.said[name]
-        graph = {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000}
-        optimizers = {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1_000, "default_segment_number": 0, "flush_interval_sec": 5}
-        return {
-            "status": "green",
-            "optimizer_status": "ok",
-            "points_count": info.points_count,
-            "indexed_vectors_count": info.indexed_vectors_count,
-            "segments_count": info.segments_count,
-            "payload_schema": {},
-            "config": {
-                "params": {"vectors": told["vectors"]},
-                "hnsw_config": graph,
-                "optimizer_config": optimizers,
-                "metadata": told["metadata"],
-            },
-        }
-
-    # ------------------------------------------------------------------------------------- points
-
-    def update(self, name: str, operation: Any) -> dict[str, Any]:
-        """Carry one out."""
-        self.shard(name).update(operation)
-        return {"operation_id": 0, "status": "completed"}
-
-    def upsert(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """PUT points, by rows or by columns."""
-        if "batch" in asked:
-            batch = asked["batch"]
-            rows = list(zip(batch["ids"], batch["vectors"], batch.get("payloads") or [None] * len(batch["ids"]), strict=True))
-        else:
-            rows = [(one["id"], one["vector"], one.get("payload")) for one in asked["points"]]
-        modes = {"insert_only": qe.UpdateMode.InsertOnly, "update_only": qe.UpdateMode.UpdateOnly}
-        mode = modes.get(asked.get("update_mode") or "", qe.UpdateMode.Upsert)
-        return self.update(name, qe.UpdateOperation.upsert_points([qe.Point(*row) for row in rows], update_mode=mode))
-
-    def delete(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """POST points/delete."""
-        if "points" in asked:
-            return self.update(name, qe.UpdateOperation.delete_points(asked["points"]))
-        return self.update(name, qe.UpdateOperation.delete_points_by_filter(as_filter(asked["filter"])))
-
-    def batch(self, name: str, asked: dict[str, Any]) -> list[dict[str, Any]]:
-        """POST points/batch: of its operations, the one that vectorkit uses."""
-        done = []
-        for operation in asked["operations"]:
-            change = operation["overwrite_payload"]
-            done.append(
-                self.update(
-                    name, qe.UpdateOperation.overwrite_payload_by_filter(as_filter(change["filter"]), change["payload"])
-                )
-            )
-        return done
-
-    def retrieve(self, name: str, asked: dict[str, Any]) -> list[dict[str, Any]]:
-        """POST points."""
-        found = self.shard(name).retrieve(asked["ids"], as_payload(asked.get("with_payload")), bool(asked.get("with_vector")))
-        return [point(one) for one in found]
-
-    def scroll(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """POST points/scroll."""
-        found, following = self.shard(name).scroll(
-            qe.ScrollRequest(
-                offset=asked.get("offset"),
-                limit=asked.get("limit") or 10,
-                filter=as_filter(asked.get("filter")),
-                with_payload=as_payload(asked.get("with_payload")),
-                with_vector=bool(asked.get("with_vector")),
-            )
-        )
-        return {"points": [point(one) for one in found], "next_page_offset": None if following is None else str(following)}
-
-    def query(self, name: str, asked: dict[str, Any]) -> list[dict[str, Any]]:
-        """POST points/query/batch."""
-        request = qe.QueryBatchRequest([as_query(one) for one in asked["searches"]])
-        return [{"points": [point(one, scored=True) for one in answer]} for answer in self.shard(name).query_batch(request)]
-
-    def count(self, name: str, asked: dict[str, Any]) -> dict[str, int]:
-        """POST points/count."""
-        return {"count": self.shard(name).count(qe.CountRequest(filter=as_filter(asked.get("filter")), exact=True))}
-
-    def index(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """PUT index."""
-        return self.update(name, qe.UpdateOperation.create_field_index(asked["field_name"], as_index(asked["field_schema"])))
+    return body
 
 
 # --------------------------------------------------------------------------------------------- HTTP
 
-_COLLECTION = re.compile(r"/collections/([^/?]+)(/[^?]*)?(?:\?.*)?\Z")
-
-
-def answer(store: Collections, method: str, path: str, asked: Any) -> Any:
-    """What one request is answered with."""
-    if path.partition("?")[0] == "/collections":
-        return {"collections": [{"name": name} for name in list(store.shards)]}
-    found = _COLLECTION.match(path)
-    if found is None:
-        raise Refused(404, "Not found")
-    name, rest = unquote(found[1]), found[2] or ""
-    match method, rest:
-        case "GET", "":
-            return store.describe(name)
-        case "GET", "/exists":
-            return {"exists": name in store.shards}
-        case "PUT", "":
-            store.create(name, asked)
-            return True
-        case "DELETE", "":
-            return store.drop(name)
-    verbs: dict[tuple[str, str], Callable[[str, Any], Any]] = {
-        ("PUT", "/index"): store.index,
-        ("PUT", "/points"): store.upsert,
-        ("POST", "/points"): store.retrieve,
-        ("POST", "/points/scroll"): store.scroll,
-        ("POST", "/points/count"): store.count,
-        ("POST", "/points/delete"): store.delete,
-        ("POST", "/points/batch"): store.batch,
-        ("POST", "/points/query/batch"): store.query,
-    }
-    verb = verbs.get((method, rest))
-    if verb is None:
-        raise Refused(404, f"Not found: the shim has no {method} {rest}")
-    return verb(name, asked)
-
 
 class Handler(BaseHTTPRequestHandler):
-    """JSON in, JSON out, on connections that stay open."""
+    """JSON in, JSON out, on connections that stay open. Integers are exact up to 64 bits, as a server's."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
     store: Collections
+    gate: Gate
 
     def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        began = time.monotonic()
+        parts = urlsplit(self.path)
+        length = int(self.headers.get("content-length", 0))
+        headers: dict[str, str] = {}
+        body = b""
         try:
-            if self.path == "/readyz":
-                self._reply(200, b"all shards are ready")
+            if parts.path.startswith("/_shim/"):
+                body = self.rfile.read(length)
+                self._send(200, orjson.dumps(self._own(parts.path, body)))
                 return
-            if len(body) > 32 * 2**20:
-                raise Refused(413, "Payload error: JSON payload is larger than allowed")
-            result = answer(self.store, self.command, self.path, json.loads(body) if body else None)
-            told, status = {"result": result, "status": "ok", "time": 0.0}, 200
+            if parts.path in _PLAIN:
+                self._send(200, *_PLAIN[parts.path])
+                return
+            body = self._body(length)
+            status, result = 200, self._answer(parts.path, parse_qs(parts.query), body)
+            told: Json = {"result": result, "status": "ok", "time": time.monotonic() - began}
         except Refused as error:
-            told, status = {"status": {"error": str(error)}, "time": 0.0}, error.status
-        except Exception as error:  # noqa: BLE001 - the engine's own, which are bare
-            told, status = {"status": {"error": f"Wrong input: {error}"}, "time": 0.0}, 400
-        self._reply(status, json.dumps(told).encode())
+            status, told = error.status, {"status": {"error": str(error)}, "time": time.monotonic() - began}
+            if error.retry_after is not None:
+                headers["retry-after"] = str(error.retry_after)
+            if status == 401:
+                self._counted(parts.path, body, str(error).encode(), status, "text/plain; charset=utf-8", headers)
+                return
+        except Exception as error:  # noqa: BLE001 - a fault of the shim's own, told as a server tells its own
+            status, told = 500, {"status": {"error": f"Service internal error: {error!r}"}, "time": 0.0}
+        sent = b"" if told["status"] == {"error": ""} else orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY)
+        self._counted(parts.path, body, sent, status, "application/json", headers)
 
-    def _reply(self, status: int, body: bytes) -> None:
+    def _body(self, length: int) -> bytes:
+        """The body. One that is too large is read and forgotten, so that the answer is heard."""
+        if length <= LARGEST:
+            return self.rfile.read(length)
+        left = length
+        while left and (part := self.rfile.read(min(left, 2**20))):
+            left -= len(part)
+        raise Refused(400, f"JSON payload ({length} bytes) is larger than allowed (limit: {LARGEST} bytes).")
+
+    def _answer(self, path: str, asked: Mapping[str, list[str]], body: bytes) -> Any:
+        bearer = (self.headers.get("authorization") or "").removeprefix("Bearer ") or None
+        key = self.headers.get("api-key") or bearer
+        reading = self.command == "GET" or (
+            self.command == "POST" and bool(_READING.search(path) or path.endswith("/points"))
+        )
+        self.gate.admit(key, writing=not reading)
+        self.gate.fail(f"{self.command} {path}", done=False)
+        try:
+            given = orjson.loads(body) if body else None
+        except orjson.JSONDecodeError as error:
+            raise malformed(str(error)) from error
+        result = answer(self.store, self.command, path, asked, given)
+        self.gate.fail(f"{self.command} {path}", done=True)
+        return result
+
+    def _own(self, path: str, body: bytes) -> Any:
+        """The tests' way in: what was asked, and what is to fail."""
+        match self.command, path:
+            case "GET", "/_shim/traffic":
+                return self.gate.traffic()
+            case "DELETE", "/_shim/traffic" | "/_shim/faults":
+                self.gate.clear()
+                return True
+            case "POST", "/_shim/faults":
+                self.gate.fault(orjson.loads(body))
+                return True
+        raise Refused(404, "")
+
+    def _counted(self, path: str, came: bytes, sent: bytes, status: int, kind: str, headers: dict[str, str]) -> None:
+        where = re.sub(r"^/collections/(?!aliases\Z)[^/]+", "/collections/{name}", path)
+        where = re.sub(
+            r"(/index|/points)/(?!scroll|count|query|delete|batch|payload|vectors)[^/]+\Z", r"\1/{id}", where
+        )
+        self.gate.count(f"{self.command} {where}", len(came), len(sent))
+        self._send(status, sent, kind, headers)
+
+    def _send(
+        self, status: int, sent: bytes, kind: str = "application/json", headers: dict[str, str] | None = None
+    ) -> None:
         self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(sent)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(sent)
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = _serve
+    do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = _serve  # noqa: N815 - their names
 
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - its name
+    def log_message(self, format: str, *arguments: Any) -> None:
         """Say nothing."""
+
+
+_TEXT = "text/plain; charset=utf-8"
+_PLAIN: dict[str, tuple[bytes, str]] = {
+    "/": (orjson.dumps({"title": TITLE, "version": VERSION, "commit": COMMIT}), "application/json"),
+    "/healthz": (b"healthz check passed", _TEXT),
+    "/livez": (b"healthz check passed", _TEXT),
+    "/readyz": (b"all shards are ready", _TEXT),
+}
+"""What is answered without a key."""
 
 
 class Patient(ThreadingHTTPServer):
@@ -347,13 +240,35 @@ class Patient(ThreadingHTTPServer):
     request_queue_size = 512
     daemon_threads = True
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no error of ours."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
 
 def main() -> None:
-    """python -m integration.servers.qdrantshim FOLDER HOST PORT"""
-    folder, host, port = sys.argv[1:]
-    Handler.store = Collections(Path(folder))
-    server = Patient((host, int(port)), Handler)
-    server.serve_forever()
+    """Serve a directory until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m integration.servers.qdrantshim")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("host")
+    parser.add_argument("port", type=int)
+    parser.add_argument("--grpc-port", type=int)
+    parser.add_argument("--api-key")
+    parser.add_argument("--read-only-key")
+    given = parser.parse_args()
+    Handler.gate = Gate(given.api_key, given.read_only_key)
+    server = Patient((given.host, given.port), Handler)
+    Handler.store = Collections(given.folder)
+    other = (
+        None if given.grpc_port is None else grpc_face(Handler.store, Handler.gate, f"{given.host}:{given.grpc_port}")
+    )
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+    with suppress(KeyboardInterrupt):
+        server.serve_forever()
+    server.server_close()
+    if other is not None:
+        other.stop(1).wait()
+    Handler.store.close()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from vectorkit.cli.output import Watch, bar, console, emit, hit_json, plain, row
 from vectorkit.ingest.pydocs import FIELDS, standard_library
 from vectorkit.types import Hit, Hits, Record
 
-EMBEDDED = ("faiss", "hnswlib", "local", "chroma")
+EMBEDDED = ("faiss", "hnswlib", "local", "chroma", "qdrant")
 """What a bare name opens in a temporary folder; `memory` needs none."""
 SERVERS: Mapping[str, str] = {"pgvector": "VECTORKIT_PGVECTOR_URL"}
 """What a bare name opens at the URL in this variable."""

@@ -1,6 +1,7 @@
 """Qdrant as an Adapter, over a server or the engine in this process: the verbs, and what they need of rows."""
 
 import math
+import random
 import secrets
 import threading
 import time
@@ -65,7 +66,7 @@ MOST = 2**31 - 1  # what the engine takes for a limit
 SEEN = ("_vk_id", "_vk_expires", "_vk_seq")
 WHOLE = ("_vk_id", "_vk_meta", "_vk_text", "_vk_expires", "_vk_norm")
 SHOWN = ("_vk_id", "_vk_meta", "_vk_text")
-ATTEMPTS = 16  # at an update whose rows somebody else changes too
+ATTEMPTS = 40  # at an update whose rows somebody else changes too
 HANDLES = 2_048  # by which handles tell their sequence numbers apart
 
 CAPABILITY = Capability(
@@ -257,6 +258,7 @@ class QdrantAdapter:
         spec = await self._spec(scope)
         left = list(_points(scope, ids))
         touched = 0
+        pause = 0.002
         async with self._engine.changing(scope.collection):
             for _ in range(ATTEMPTS):
                 sent, seen = await self._changed(scope, spec, left, change)
@@ -266,9 +268,11 @@ class QdrantAdapter:
                     return touched + len(sent)
                 found = await self._engine.retrieve(scope.collection, list(sent), keys=SEEN)
                 left = [row.point for row in found if row.payload.get("_vk_seq") != sent[row.point]["_vk_seq"]]
-                touched += len(sent) - len(left)
+                touched += len(found) - len(left)
                 if not left:
                     return touched
+                pause = min(2 * pause, 0.2)
+                await self._runtime.sleep(random.uniform(0, pause))  # noqa: S311 - so that two do not meet again
         raise Unavailable(
             f"{self._engine.shown}: {len(left)} rows were changed by others {ATTEMPTS} times; update them again"
         )
@@ -384,7 +388,7 @@ class QdrantAdapter:
             Search(
                 vector=vector,
                 where=where,
-                limit=query.k,
+                limit=min(query.k, MOST),
                 vectors=query.vectors_back,
                 exact=query.exact or isinstance(spec.index, Flat),
                 ef=query.ef_search,
@@ -392,12 +396,15 @@ class QdrantAdapter:
             )
             for vector in asked
         ]
-        found = await self._search(scope, spec.metric, searches)
+        if query.exact:
+            found = await self._all_tied(scope, spec.metric, searches)
+        else:
+            found = await self._engine.search(scope.collection, searches)
         return [
             await self._hits(scope, spec, query, where, vector, rows) for vector, rows in zip(asked, found, strict=True)
         ]
 
-    async def _search(self, scope: Scope, metric: Metric, searches: Sequence[Search]) -> list[list[Row]]:
+    async def _all_tied(self, scope: Scope, metric: Metric, searches: Sequence[Search]) -> list[list[Row]]:
         """The best of each and all that tie with the last of them: which of equals comes first is not Qdrant's to say."""
         found: list[list[Row]] = [[] for _ in searches]
         open_ = list(range(len(searches)))
@@ -483,8 +490,8 @@ class QdrantAdapter:
         where = self._where(scope, query.plan, None if query.ids is None else self._among(scope, query.ids))
         text = " ".join(dict.fromkeys(tokens(query.text)))
         keys = WHOLE if query.vectors_back else SHOWN
-        search = Search(text=text, where=where, limit=query.k, vectors=query.vectors_back, keys=keys)
-        (rows,) = await self._search(scope, "dot", [search])
+        search = Search(text=text, where=where, limit=min(query.k, MOST), vectors=query.vectors_back, keys=keys)
+        (rows,) = await self._engine.search(scope.collection, [search])
         hits = Hits(coverage="exact", path="full-text index, BM25")
         hits.extend(self._hit(row, row.score or 0.0) for row in rows)
         return hits

@@ -36,7 +36,9 @@ from vectorkit_qdrant.options import QdrantOptions, check_header
 
 OLDEST = (1, 20)
 """A server that is older takes no insert-only writes and no full-text scores, and does not say so: it writes over rows."""
-RAISED = (UnexpectedResponse, ResponseHandlingException, ResourceExhaustedResponse, grpc.RpcError)
+_FOREIGN = (json.JSONDecodeError, AssertionError)
+"""What the client raises of an answer that it cannot read."""
+RAISED = (UnexpectedResponse, ResponseHandlingException, ResourceExhaustedResponse, grpc.RpcError, *_FOREIGN)
 _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
@@ -64,7 +66,7 @@ def translated(error: Exception, shown: str, timeout: int) -> VectorkitError:
     if isinstance(error, grpc.RpcError):
         call: Any = error
         return _refused(_STATUS.get(call.code(), 500), str(call.details())[:200], shown, timeout)
-    cause = getattr(error, "source", None)
+    cause = error if isinstance(error, _FOREIGN) else getattr(error, "source", None)
     match cause:
         case httpx.TimeoutException():
             return DeadlineExceeded(f"{shown} did not answer within {timeout} s; a write may have landed")
@@ -154,18 +156,23 @@ class Client:
         host = f"[{target.host}]" if ":" in target.host else target.host
         port = target.port or (443 if secure else 6333)
         made: type[Any] = AsyncQdrantClient if runtime.colour == "async" else QdrantClient
-        self.native: Any = made(
-            url=f"http{'s' if secure else ''}://{host}:{port}",
-            port=port,
-            prefix=target.path.strip("/") or None,
-            grpc_port=options.grpc_port,
-            prefer_grpc=options.grpc,
-            headers={**options.headers, **_credentials(target, options)},  # as api_key= it would warn of plain HTTP
-            timeout=options.timeout,
-            check_compatibility=False,
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=20),
-            **({"verify": _verify(options)} if secure else {}),
-        )
+        headers = {**options.headers, **_credentials(target, options)}  # a key as api_key= warns of plain HTTP
+        verify = {"verify": _verify(options)} if secure else {}
+        try:
+            self.native: Any = made(
+                url=f"http{'s' if secure else ''}://{host}:{port}",
+                port=port,
+                prefix=target.path.strip("/") or None,
+                grpc_port=options.grpc_port,
+                prefer_grpc=options.grpc,
+                headers=headers,
+                timeout=options.timeout,
+                check_compatibility=False,
+                limits=httpx.Limits(max_connections=100, max_keepalive_connections=20),
+                **verify,
+            )
+        except ValueError:  # of urllib3, which reads the URL
+            raise ConfigError(f"{self.shown} names a host that cannot be looked up") from None
 
     async def open(self) -> None:
         """Ask who is there. ConfigError where it is no Qdrant, Unsupported where it is too old."""

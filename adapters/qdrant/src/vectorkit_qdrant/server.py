@@ -407,12 +407,12 @@ class Server:
         return [_row(row, bool(vectors)) for row in found], following
 
     async def count(self, name: str, where: Condition | None) -> int:
-        told = await self._ask("count", name, count_filter=_filter(where), exact=True, **self._reading, **self._sharded)
+        told = await self._ask("count", name, count_filter=_filter(where), exact=True, **self._sharded)
         return int(told.count)
 
     async def delete(self, name: str, where: Condition) -> None:
-        selector = models.FilterSelector(filter=_filter(where), shard_key=self._options.shard_key)
-        await self._ask("delete", name, selector, **self._writing)
+        selector = models.FilterSelector(filter=_filter(where))
+        await self._ask("delete", name, selector, **self._writing, **self._sharded)
 
     async def size(self, name: str) -> Size:
         told = await self._ask("get_collection", name)
