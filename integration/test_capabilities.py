@@ -15,15 +15,16 @@ TABLE = Path(__file__).resolve().parents[1] / "docs" / "capabilities.md"
     [
         pytest.param("pgvector", "pgvector_target", False, marks=pytest.mark.store("pgvector")),
         pytest.param("chroma, server", "chroma_target", False, marks=pytest.mark.store("chroma")),
+        pytest.param("qdrant, server through the shim", "qdrant_target", False, marks=pytest.mark.store("qdrant")),
         pytest.param("chroma, server and side-car", "chroma_target", True, marks=pytest.mark.store("chroma")),
     ],
 )
 def test_the_committed_table_is_what_the_code_says(
     column: str, fixture: str, sidecar: bool, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    target = dict(request.getfixturevalue(fixture))
+    target = request.getfixturevalue(fixture)
     if sidecar:
-        target["sidecar"] = str(tmp_path / "words.db")
+        target = {**target, "sidecar": str(tmp_path / "words.db")}
     with vk.connect(target) as store:
         told = shown(store.capability)
     assert told.pop("store") == column.partition(",")[0]

@@ -21,12 +21,14 @@ def run(*arguments: str, **environment: str) -> Any:
     return json.loads(result.stdout)
 
 
-def test_the_same_answers_on_every_store(pgvector_url: str, chroma_url: str, tmp_path: Path) -> None:
+def test_the_same_answers_on_every_store(
+    pgvector_url: str, chroma_url: str, qdrant_target: str, tmp_path: Path
+) -> None:
     collection = "compare-everything"
-    names = ["faiss", "local", "memory", "chroma", "pgvector", "chroma #2"]
+    names = ["faiss", "local", "memory", "chroma", "qdrant", "pgvector", "chroma #2", "qdrant #2"]
     if importlib.util.find_spec("hnswlib") is not None:  # which has to be compiled
         names.insert(1, "hnswlib")
-    stores = ",".join([*names[:-1], chroma_url])
+    stores = ",".join([*names[:-2], chroma_url, qdrant_target])
     report = run("--compare", stores, "--rows", "2000", "--collection", collection, VECTORKIT_PGVECTOR_URL=pgvector_url)
     assert [store["name"] for store in report["stores"]] == names
     assert report["identical"] is True, [asked for asked in report["questions"] if not asked["same"]]
@@ -37,7 +39,7 @@ def test_the_same_answers_on_every_store(pgvector_url: str, chroma_url: str, tmp
         for answer in asked["answers"].values():
             assert [hit["metadata"] for hit in answer["hits"]] == [hit["metadata"] for hit in first]
             assert [hit["text"] for hit in answer["hits"]] == [hit["text"] for hit in first]
-    for url in (pgvector_url, chroma_url):
+    for url in (pgvector_url, chroma_url, qdrant_target):
         with vk.connect(url) as store:
             assert collection not in store.collections()
 
@@ -54,8 +56,8 @@ def test_the_readmes_command_beside_servers_of_our_own(tmp_path: Path) -> None:
         "-c",
         "from vectorkit.cli import main; main()",
     ]
-    command += ["demo", "--compare", "faiss,chroma,pgvector"]
+    command += ["demo", "--compare", "faiss,chroma,qdrant,pgvector"]
     root = Path(__file__).parents[1]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Identical answers on 3 stores" in done.stdout
+    assert "Identical answers on 4 stores" in done.stdout

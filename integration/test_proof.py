@@ -1,4 +1,4 @@
-"""Two thousand rows and three hundred questions on servers and on embedded Chroma: the answers that every store gives.
+"""Two thousand rows and three hundred questions on servers, on embedded Chroma and embedded Qdrant: the answers that every store gives.
 
 tests/contract/test_proof.py asks the stores that need no server; what is asked, and what is right, is in `vectorkit.testing.proof`.
 """
@@ -45,6 +45,22 @@ _WHOLE = bool(os.environ.get("VECTORKIT_WHOLE"))
 @pytest.mark.parametrize("metric", proof.METRICS if _WHOLE else ["l2"])
 def test_chromas_server(metric: Metric, chroma_target: dict[str, str], say: Callable[[str], None]) -> None:
     hold(chroma_target, _GRAPH, metric, say)
+
+
+@pytest.mark.parametrize("metric", proof.METRICS)
+@pytest.mark.parametrize("index", [vk.Flat(), _GRAPH], ids=["flat", "hnsw"])
+def test_qdrants_server(index: Any, metric: Metric, qdrant_target: str, say: Callable[[str], None]) -> None:
+    report = hold(qdrant_target, index, metric, say)
+    if isinstance(index, vk.Flat):
+        assert report.exact == report.queries
+
+
+@pytest.mark.parametrize("metric", proof.METRICS)
+@pytest.mark.parametrize("index", [vk.Flat(), _GRAPH], ids=["flat", "hnsw"])
+def test_qdrants_engine_in_this_process(index: Any, metric: Metric, tmp_path: Path, say: Callable[[str], None]) -> None:
+    report = hold(f"qdrant://{tmp_path}/store", index, metric, say)
+    if isinstance(index, vk.Flat):
+        assert report.exact == report.queries
 
 
 @pytest.mark.parametrize("metric", proof.METRICS if _WHOLE else ["cosine", pytest.param("dot", marks=pytest.mark.slow)])
