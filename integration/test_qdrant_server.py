@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from integration.servers.qdrant import QdrantServer, qdrant_request, qdrant_sweep
 from qdrant_client import QdrantClient, models
 
 import vectorkit as vk
 import vectorkit_qdrant.server as server_module
+from integration.servers.qdrant import QdrantServer, qdrant_request, qdrant_sweep
 from vectorkit import F
 from vectorkit.testing.kit import raises
 from vectorkit_qdrant import QdrantOptions
@@ -175,9 +175,9 @@ def test_keys(grpc: bool) -> None:
             assert "s3cret" not in repr(store) + repr(docs)
         with vk.connect({"url": server.url, "api_key": "looker"}, read_only=True) as store:
             assert store.collection("docs").count() == 3
-        with vk.connect(server.url, options=replace(options, api_key="looker")) as store:
-            with raises(vk.ConfigError, "refused the credentials"):
-                store.collection("docs").upsert(rows(0, 3))
+        looking = replace(options, api_key="looker")
+        with vk.connect(server.url, options=looking) as store, raises(vk.ConfigError, "refused the credentials"):
+            store.collection("docs").upsert(rows(0, 3))
 
 
 @pytest.mark.parametrize("secret", ["knew\nnaught", "zealous ", "umläut"])
@@ -318,8 +318,8 @@ def test_what_replicas_promise(server: QdrantServer, given: dict[str, Any], prom
     ],
 )
 def test_codes(middleman: Middleman, asked: Any, sent: dict[str, Any]) -> None:
-    options = QdrantOptions(quantization=asked) if isinstance(asked, str) else QdrantOptions()
-    spec = SPEC if isinstance(asked, str) else replace(SPEC, index=asked)
+    options = QdrantOptions() if isinstance(asked, vk.HNSW) else QdrantOptions(quantization=asked)
+    spec = replace(SPEC, index=asked) if isinstance(asked, vk.HNSW) else SPEC
     with vk.connect(middleman.url, options=options) as store:
         docs = store.create_collection(spec)
         docs.upsert(rows(0, 50))
@@ -365,8 +365,8 @@ def test_every_request_of_a_handle_with_a_shard_key_names_it(middleman: Middlema
     for ending in ("", "/query/batch", "/count", "/delete", "/batch", "/scroll"):
         for method in ("PUT", "POST"):
             for body in middleman.asked(method, f"/docs%401/points{ending}"):
-                for one in body.get("searches") or body.get("operations") or [body]:
-                    keys.append(one.get("overwrite_payload", one).get("shard_key"))
+                parts = body.get("searches") or body.get("operations") or [body]
+                keys += [one.get("overwrite_payload", one).get("shard_key") for one in parts]
     assert len(keys) >= 12
     assert set(keys) == {"eu"}
 
@@ -440,10 +440,7 @@ def test_round_trips(server: QdrantServer) -> None:
     def asked(act: Callable[[], Any]) -> dict[str, int]:
         server.forget()
         act()
-        return {
-            path.replace("/collections/{name}", ""): noted["requests"]
-            for path, noted in server.traffic().items()
-        }
+        return {path.replace("/collections/{name}", ""): noted["requests"] for path, noted in server.traffic().items()}
 
     with vk.connect(server.url) as store:
         docs = store.create_collection(replace(SPEC, expiry=True))
@@ -534,20 +531,15 @@ def test_a_write_of_several_requests_that_stops(server: QdrantServer, monkeypatc
         for write, kind in ((docs.upsert, vk.Unavailable), (docs.insert, vk.Ambiguous)):
             docs.delete(where=F("n") >= 0)
             calls = 0
-            native: Any = store.native
-            upsert = native.upsert
 
-            def failing(*given: Any, **named: Any) -> Any:
+            def third() -> None:
                 nonlocal calls
                 calls += 1
                 if calls == 3:
                     server.fail(500, "PUT ", done=True)
-                return upsert(*given, **named)
 
-            monkeypatch.setattr(native, "upsert", failing)
-            with pytest.raises(vk.PartialFailure) as caught:
+            with between(store, "upsert", third, times=99), pytest.raises(vk.PartialFailure) as caught:
                 write(rows(0, 100))
-            monkeypatch.setattr(native, "upsert", upsert)
             assert isinstance(caught.value.__cause__, kind)
             done = caught.value.written
             assert 0 < done < 100
@@ -583,9 +575,9 @@ def test_of_two_inserts_of_one_id_one_is_told(server: QdrantServer) -> None:
     with vk.connect(server.url) as one, vk.connect(server.url) as other:
         docs, theirs = one.create_collection(SPEC), other.collection("docs")
         mine = rows(0, 10)
-        with between(one, "upsert", lambda: theirs.upsert([vk.Record("r3", EAST, "theirs", {"n": -1})])):
-            with pytest.raises(vk.AlreadyExists) as caught:
-                docs.insert(mine)
+        faster = between(one, "upsert", lambda: theirs.upsert([vk.Record("r3", EAST, "theirs", {"n": -1})]))
+        with faster, pytest.raises(vk.AlreadyExists) as caught:
+            docs.insert(mine)
         assert caught.value.ids == ("r3",)
         assert [(row.id, row.text) for row in docs.scan()] == [("r3", "theirs")]
         with between(one, "upsert", lambda: theirs.upsert([vk.Record("r5", EAST, "theirs", {"n": -1})])):
@@ -609,9 +601,9 @@ def test_an_update_is_never_lost(server: QdrantServer) -> None:
         with between(one, "batch_update_points", lambda: theirs.delete(ids=["r4"])):
             assert docs.update(ids=["r4", "r5"], set={"n": 78}) == 1
         assert docs.get(["r4"]) == [None]
-        with between(one, "batch_update_points", lambda: theirs.upsert(rows(6, 7)), times=99):
-            with raises(vk.Unavailable, "changed by others 40 times"):
-                docs.update(ids=["r6"], set={"n": 79})
+        busy = between(one, "batch_update_points", lambda: theirs.upsert(rows(6, 7)), times=99)
+        with busy, raises(vk.Unavailable, "changed by others 40 times"):
+            docs.update(ids=["r6"], set={"n": 79})
         with between(one, "batch_update_points", lambda: theirs.update(ids=["r7"], set={"n": 1_000})):
             assert docs.update(where=F("n") == 7, set={"who": "seven"}) == 0
 
@@ -799,11 +791,11 @@ def test_what_an_adoption_that_was_killed_left_goes_after_an_hour(
     named(strangers, 30)
     spec = vk.CollectionSpec("kb", 8, metric="dot")
     with vk.connect(server.url) as store:
-        with between(store, "update_collection", lambda: (_ for _ in ()).throw(SystemExit), times=1):
-            with monkeypatch.context() as patch:
-                patch.setattr(store.native, "delete_collection", lambda *given, **named: None)
-                with pytest.raises(SystemExit):
-                    store.adopt("theirs?vector=text", spec)
+        killed = between(store, "update_collection", lambda: (_ for _ in ()).throw(SystemExit))
+        with monkeypatch.context() as patch:
+            patch.setattr(store.native, "delete_collection", lambda *given, **named: None)
+            with killed, pytest.raises(SystemExit):
+                store.adopt("theirs?vector=text", spec)
         assert store.collections() == []
         docs = store.create_collection(spec)
         assert {found.name for found in strangers.get_collections().collections} == {"theirs", "kb@1", "kb@2"}

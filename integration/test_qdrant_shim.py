@@ -14,7 +14,7 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models

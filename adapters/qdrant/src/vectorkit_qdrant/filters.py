@@ -41,7 +41,8 @@ def plan(spec: CollectionSpec, where: Node) -> Plan:
         n = position.get(found.field)
         return None if n is None else _leaf(found, negated, f"_vk_f{n}", spec.fields[found.field])
 
-    native, exact = fold(where, leaf, _join)
+    folded = fold(where, leaf, _join)
+    native, exact = folded
     if native is not None and _depth(native) > DEEPEST:
         return Plan(where)
     return Plan(where, native, exact)

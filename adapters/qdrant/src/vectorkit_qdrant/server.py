@@ -110,20 +110,19 @@ class Server:
 
     # ------------------------------------------------------------------------------------- names
 
-    async def _found(self, name: str | None = None) -> dict[str, Any]:
+    async def _found(self, logical: str | None = None) -> dict[str, Any]:
         """What is told of our collections, of one logical name or all, by physical name."""
         listed = (await self._ask("get_collections")).collections
         wanted = [
             one.name
             for one in listed
-            if one.name.rpartition("@")[2].isdigit() and name in {None, one.name.rpartition("@")[0]}
+            if one.name.rpartition("@")[2].isdigit() and logical in {None, one.name.rpartition("@")[0]}
         ]
         found: dict[str, Any] = {}
         for start in range(0, len(wanted), AT_ONCE):
             part = wanted[start : start + AT_ONCE]
-            for physical, told in zip(part, await self._runtime.gather(*map(self._told, part)), strict=True):
-                if told is not None and "_vk_spec" in _labels(told):
-                    found[physical] = told
+            told = zip(part, await self._runtime.gather(*map(self._told, part)), strict=True)
+            found.update({name: one for name, one in told if one is not None and "_vk_spec" in _labels(one)})
         return found
 
     async def _told(self, physical: str) -> Any:
@@ -321,7 +320,9 @@ class Server:
         start = 0
         for stop in _requests(vectors.shape[1], payloads):
             batch = models.Batch(
-                ids=list(points[start:stop]), vectors=vectors[start:stop].tolist(), payloads=list(payloads[start:stop])
+                ids=list(points[start:stop]),
+                vectors=vectors[start:stop].tolist(),
+                payloads=list(map(dict, payloads[start:stop])),
             )
             try:
                 await self._ask(
