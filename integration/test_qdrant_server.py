@@ -445,11 +445,12 @@ def test_round_trips(server: QdrantServer) -> None:
     with vk.connect(server.url) as store:
         docs = store.create_collection(replace(SPEC, expiry=True))
         assert asked(lambda: docs.upsert(rows(0, 2_000))) == {"PUT /points": 1}
+        docs.upsert([vk.Record("lone", EAST, "a lone text", {})])
         assert sum(asked(lambda: docs.insert(rows(3_000, 3_100))).values()) == 3
         for act in (
             lambda: docs.query(EAST, k=10, where=F("n") > 100),
             lambda: docs.query_many(rows(0, 64).vectors, k=10),
-            lambda: docs.keyword("all"),
+            lambda: docs.keyword("lone"),
             lambda: docs.get([f"r{n}" for n in range(1_000)]),
             lambda: docs.count(F("n") > 100),
         ):

@@ -400,8 +400,12 @@ class QdrantAdapter:
             found = await self._all_tied(scope, spec.metric, searches)
         else:
             found = await self._engine.search(scope.collection, searches)
+        total = None
+        if any(len(rows) < query.k for rows in found):  # is that all there is? What overflows float32 Qdrant leaves out
+            total = await self._engine.count(scope.collection, where)
         return [
-            await self._hits(scope, spec, query, where, vector, rows) for vector, rows in zip(asked, found, strict=True)
+            await self._hits(scope, spec, query, where, vector, rows, total)
+            for vector, rows in zip(asked, found, strict=True)
         ]
 
     async def _all_tied(self, scope: Scope, metric: Metric, searches: Sequence[Search]) -> list[list[Row]]:
@@ -416,7 +420,7 @@ class QdrantAdapter:
             for at, rows in zip(open_, answers, strict=True):
                 found[at] = rows
                 if len(rows) == limits[at] < MOST and _tied(metric, rows[searches[at].limit - 1], rows[-1]):
-                    limits[at] = min(4 * limits[at], MOST)
+                    limits[at] = min(16 * limits[at], MOST)
                     again.append(at)
             open_ = again
         return found
@@ -432,18 +436,20 @@ class QdrantAdapter:
         where: Condition | None,
         vector: FloatArray,
         rows: list[Row],
+        total: int | None,
     ) -> Hits:
+        """total: the rows that match, where fewer than k came back for some vector."""
         measured = [convert.score(spec.metric, row.score) for row in rows]
-        if not all(map(math.isfinite, measured)):
-            return await self._exactly(scope, spec, query, where, vector)
-        if (
-            spec.metric != "cosine"
-            and len(rows) < query.k
-            and await self._engine.count(scope.collection, where) > len(rows)
-        ):
-            return await self._exactly(scope, spec, query, where, vector)  # what overflowed is left out
         exact = query.exact or isinstance(spec.index, Flat)
-        hits = Hits(coverage="exact" if exact else "complete", path="every vector" if exact else "HNSW")
+        missing = total is not None and len(rows) < min(query.k, total)
+        if (missing and exact) or not all(map(math.isfinite, measured)):
+            return await self._exactly(scope, spec, query, where, vector)
+        if missing:
+            hits = Hits(coverage="short", path="HNSW")
+        elif exact or len(rows) == total:
+            hits = Hits(coverage="exact", path="every vector" if exact else "HNSW, every row that matches")
+        else:
+            hits = Hits(coverage="complete", path="HNSW")
         hits.extend(self._hit(row, score) for row, score in zip(rows, measured, strict=True))
         return hits
 
@@ -491,7 +497,7 @@ class QdrantAdapter:
         text = " ".join(dict.fromkeys(tokens(query.text)))
         keys = WHOLE if query.vectors_back else SHOWN
         search = Search(text=text, where=where, limit=min(query.k, MOST), vectors=query.vectors_back, keys=keys)
-        (rows,) = await self._engine.search(scope.collection, [search])
+        (rows,) = await self._all_tied(scope, "dot", [search])
         hits = Hits(coverage="exact", path="full-text index, BM25")
         hits.extend(self._hit(row, row.score or 0.0) for row in rows)
         return hits
