@@ -49,8 +49,11 @@ class Engine(Protocol):
     """Qdrant. Names are physical names."""
 
     shown: str
-    native: Any
     rows_per_write: int | None
+
+    @property
+    def native(self) -> Any:
+        """The official client of a server, or the engine's open shards by physical name."""
 
     async def specs(self) -> dict[str, CollectionSpec]:
         """The published collections of ours, by logical name, of each the highest generation."""
