@@ -248,7 +248,7 @@ def test_what_the_options_become(middleman: Middleman) -> None:
         docs.delete(ids=["r2"])
     assert {headers["x-team"] for _, _, headers, _ in middleman.seen} == {"search"}
     (made,) = middleman.asked("PUT", "/collections/docs%401")
-    kilobytes = -(-5_000 * 8 * 4 // 1_024)
+    kilobytes = -(-7_500 * 8 * 4 // 1_024)
     assert made["vectors"] == {"size": 8, "distance": "Cosine", "on_disk": True}
     assert made["shard_number"] == 6
     assert made["replication_factor"] == 3
@@ -265,7 +265,7 @@ def test_what_the_options_become(middleman: Middleman) -> None:
         "_vk_words": {"type": "text", "tokenizer": "whitespace", "lowercase": False, "scoring": True},
     }
     approximate, exact = (asked["searches"][0] for asked in middleman.asked("POST", "/points/query/batch"))
-    assert approximate["params"] == {"quantization": {"rescore": True, "oversampling": 3.0}}
+    assert approximate["params"] == {"hnsw_ef": 256, "quantization": {"rescore": True, "oversampling": 3.0}}
     assert exact["params"] == {"exact": True}
     reads = [*middleman.paths("POST", "/points/query/batch"), *middleman.paths("POST", "/collections/docs%401/points?")]
     assert reads

@@ -39,13 +39,26 @@ def _os_errors(shown: str) -> Iterator[None]:
 
 
 class Home:
-    """An open directory. Raises ConfigError, NotFound, Locked, Corrupt, Unavailable."""
+    """An open directory. Raises ConfigError, NotFound, Locked, Corrupt, Unavailable.
 
-    def __init__(self, path: Path, *, read_only: bool, shown: str, options: LocalOptions, format: str = FORMAT) -> None:
+    written: whether the folder of a collection holds acknowledged rows, which no catalogue that lacks it may have removed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read_only: bool,
+        shown: str,
+        options: LocalOptions,
+        format: str = FORMAT,
+        written: Callable[[Path], bool] = lambda folder: has_writes(folder / "rows.db"),
+    ) -> None:
         self.path = path
         self.shown = shown
         self.read_only = read_only
         self._format = format
+        self._written = written
         self._lock: DirectoryLock | None = None
         self._version = -1
         with _os_errors(shown):
@@ -115,7 +128,7 @@ class Home:
 
     def _make_tables(self) -> None:
         """Begin the catalogue of a new store, or of one whose first open was cut short: never over collections that are there."""
-        if any((self.path / "c").glob("*/rows.db")):
+        if any((self.path / "c").glob("*/*")):
             raise Corrupt(
                 f"{self.shown}: catalogue.db is empty or missing and collections are there; restore the directory "
                 "from a backup"
@@ -195,12 +208,17 @@ class Home:
             if entry.name in wanted:
                 continue
             number = entry.name.rpartition("@")[2]
-            if number.isdigit() and int(number) > given and has_writes(entry / "rows.db"):
+            if number.isdigit() and int(number) > given and self._written(entry):
                 raise Corrupt(
                     f"{self.shown}: catalogue.db does not know {entry.name!r}, which holds rows; restore the directory "
                     "from a backup"
                 )
             shutil.rmtree(entry, ignore_errors=True)
+
+    @property
+    def lock(self) -> DirectoryLock | None:
+        """What keeps the directory ours, None where it is read only."""
+        return self._lock
 
     def changed(self) -> bool:
         """Whether another process has changed the catalogue since this was last asked."""

@@ -63,6 +63,12 @@ class DirectoryLock:
         _held.add(self)
         self._end = weakref.finalize(self, os.close, self._fd)  # a handle that is dropped unclosed lets go too
 
+    def fileno(self) -> int:
+        """The descriptor: a child process that is given it holds the lock too, until it ends. ValueError once released."""
+        if self._fd is None:
+            raise ValueError("the lock was released")
+        return self._fd
+
     def release(self) -> None:
         """Let go; twice is fine."""
         if self._fd is not None:

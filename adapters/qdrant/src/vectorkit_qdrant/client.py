@@ -4,7 +4,6 @@ The client itself repeats nothing, keeps no connection to the loopback interface
 """
 
 import json
-import math
 import os
 import random
 import re
@@ -248,8 +247,3 @@ def _verify(options: QdrantOptions) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=options.ssl_ca)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"ssl_ca: {options.ssl_ca!r} cannot be read ({error})") from None
-
-
-def kilobytes(rows: int, dimension: int) -> int:
-    """So many vectors in the kilobytes that Qdrant counts its thresholds in; it takes none below 10."""
-    return max(10, math.ceil(rows * dimension * 4 / 1_024))

@@ -49,9 +49,12 @@ class Engine(Protocol):
     """Qdrant. Names are physical names, but for those of `describe` and `drop`."""
 
     shown: str
-    native: Any
     shared: bool
     """Whether somebody else may write between two of our requests."""
+
+    @property
+    def native(self) -> Any:
+        """The official client of a server, or the engine's open shards by physical name."""
 
     async def names(self) -> list[str]:
         """The logical names of the published collections of ours, sorted."""

@@ -1,5 +1,6 @@
 """The knobs of the Qdrant adapter, given to `connect(options=…)` or as keys of a profile."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
@@ -115,6 +116,14 @@ def codes_of(spec: CollectionSpec, options: QdrantOptions) -> Quantization | Non
                 f"qdrant keeps float32 vectors and has no {other} codes; ask for sq8 or pq, or for binary or turbo by "
                 "QdrantOptions(quantization=…)"
             )
+
+
+def kilobytes(rows: int, dimension: int) -> int:
+    """So many rows in the kilobytes of vectors that Qdrant counts its thresholds in, at least 10, which is the least it takes.
+
+    Half as many again: it compares with an estimate of the rows that match, which was seen to be too low.
+    """
+    return max(10, math.ceil(1.5 * rows * dimension * 4 / 1_024))
 
 
 def check_header(what: str, value: str) -> None:

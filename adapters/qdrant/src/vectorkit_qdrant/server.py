@@ -24,11 +24,11 @@ from vectorkit.errors import (
 from vectorkit.runtime import Runtime
 from vectorkit.types import HNSW, LAYOUT, CollectionSpec, Flat, FloatArray
 from vectorkit_qdrant.adopt import CONTROL
-from vectorkit_qdrant.client import Client, kilobytes
+from vectorkit_qdrant.client import Client
 from vectorkit_qdrant.convert import DISTANCES, point_id
 from vectorkit_qdrant.engine import Row, Search, Size
 from vectorkit_qdrant.filters import Condition, as_filter
-from vectorkit_qdrant.options import QdrantOptions, codes_of
+from vectorkit_qdrant.options import QdrantOptions, codes_of, kilobytes
 
 AT_ONCE = 8  # requests that look at collections at the same time
 BODY = 24 * 2**20  # bytes of a write; a server takes 32 MB (https://qdrant.tech/documentation/guides/configuration/)
