@@ -8,6 +8,7 @@ import math
 import sqlite3
 import unicodedata
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import lru_cache
 
 from vectorkit.ranking import tie_floor
@@ -47,12 +48,26 @@ def _is_word(character: str) -> bool:
     return character.isalnum() or unicodedata.category(character)[0] == "M" or unicodedata.category(character) == "Co"
 
 
-@lru_cache(maxsize=4096)
-def _folded(character: str) -> str:
-    """What unicode61 makes of a character: lower case, without the one mark it may carry (two stay)."""
-    lower = character.lower()
-    parts = unicodedata.normalize("NFD", lower)
-    return parts[0] if len(parts) == 2 and "\u0300" <= parts[1] <= "\u036f" else lower
+class _Folding(dict[int, str]):
+    """What unicode61 makes of a character in a word, for `str.translate`: its folded form, nothing, or a blank where it parts words.
+
+    FTS5 itself is asked, 256 characters at a time: its tables are those of a Unicode version of its own.
+    """
+
+    def __missing__(self, code: int) -> str:
+        codes = [one for one in range(code & ~255, (code | 255) + 1) if one and not 0xD800 <= one <= 0xDFFF]
+        terms: dict[int, list[str]] = {}
+        with closing(sqlite3.connect(":memory:")) as probe:
+            probe.execute("CREATE VIRTUAL TABLE probe USING fts5(text, tokenize='unicode61')")
+            probe.execute("CREATE VIRTUAL TABLE terms USING fts5vocab(probe, instance)")
+            probe.executemany("INSERT INTO probe(rowid, text) VALUES (?, ?)", [(one, f"a{chr(one)}a") for one in codes])
+            for term, row in probe.execute("SELECT term, doc FROM terms"):
+                terms.setdefault(row, []).append(term)
+        self.update({one: " " if len(terms[one]) > 1 else terms[one][0][1:-1] for one in codes})
+        return self.get(code, " ")
+
+
+_FOLDING = _Folding()
 
 
 def _spaced(text: str) -> str:
@@ -61,13 +76,9 @@ def _spaced(text: str) -> str:
     return "".join([c if _is_word(c) else " " for c in text])
 
 
-def _same(word: str) -> str:
-    return word.lower() if word.isascii() else "".join(map(_folded, word))
-
-
 def tokens(text: str) -> list[str]:
-    """The words of a text as they are compared, in order and each as often as it stands there."""
-    return list(map(_same, _spaced(text).split()))
+    """The words of a text as unicode61 cuts and folds them, in order and each as often as it stands there."""
+    return text.translate(_FOLDING).split()
 
 
 def split_words(text: str) -> tuple[str, ...]:
@@ -77,7 +88,7 @@ def split_words(text: str) -> tuple[str, ...]:
     """
     distinct: dict[str, str] = {}
     for word in _spaced(text).split():
-        distinct.setdefault(_same(word), word)
+        distinct.setdefault(word.translate(_FOLDING), word)
     return tuple(distinct.values())
 
 
