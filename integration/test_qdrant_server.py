@@ -687,6 +687,30 @@ def test_a_generation_is_never_given_twice(server: QdrantServer) -> None:
         assert stale.count() == 0
 
 
+def test_a_generation_that_another_made_and_dropped_meanwhile_is_not_given(server: QdrantServer) -> None:
+    def theirs() -> None:
+        with vk.connect(server.url) as other:
+            other.create_collection(SPEC).upsert(rows(0, 3))
+            other.drop_collection("docs")
+
+    with vk.connect(server.url) as store, between(store, "create_collection", theirs):
+        assert store.create_collection(SPEC).count() == 0
+        names = [found["name"] for found in qdrant_request(server.url, "GET", "collections")["collections"]]
+        assert sorted(names) == ["docs@2", "vk-control"]
+
+
+def test_what_an_adoption_left_is_swept_when_it_is_old(server: QdrantServer, strangers: QdrantClient) -> None:
+    shape = {"vectors": {"size": 8, "distance": "Dot"}}
+    with vk.connect(server.url) as store:
+        for generation, begun in ((1, time.time() - 4_000), (2, time.time() - 60)):
+            spec = json.dumps({**vk.CollectionSpec("kb", 8, metric="dot").to_json(), "generation": generation})
+            labels = {"_vk_layout": 1, "_vk_spec": spec, "_vk_state": "hidden", "_vk_begun": int(begun)}
+            qdrant_request(server.url, "PUT", f"collections/kb@{generation}", {**shape, "metadata": labels})
+        assert store.collections() == []
+        store.create_collection(vk.CollectionSpec("kb", 8, metric="dot"))
+        assert {found.name for found in strangers.get_collections().collections} == {"kb@2", "kb@3"}
+
+
 # --------------------------------------------------------------------------------------------- adopt
 
 
@@ -786,7 +810,7 @@ def test_what_cannot_be_adopted_leaves_nothing(
         assert left == {"theirs", "vk-control"}
 
 
-def test_what_an_adoption_that_was_killed_left_goes_after_an_hour(
+def test_what_an_adoption_that_was_killed_left_is_not_seen(
     server: QdrantServer, strangers: QdrantClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named(strangers, 30)

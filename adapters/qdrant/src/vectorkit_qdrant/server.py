@@ -198,6 +198,20 @@ class Server:
 
         It is published before its indexes are there, which `describe` would make. hidden: until `publish`.
         """
+        while True:
+            made = await self._next(spec)
+            labels = self._made_labels(made, hidden=hidden)
+            await self._ask("create_collection", made.physical, again=False, metadata=labels, **self._shape(made))
+            if await self._dropped(spec.name) < made.generation:
+                break
+            await self._ask("delete_collection", made.physical)  # another had made and dropped it since we looked
+        if self._options.shard_key is not None:
+            await self._ask("create_shard_key", made.physical, self._options.shard_key)
+        await self._index(made, {})
+        return made
+
+    async def _next(self, spec: CollectionSpec) -> CollectionSpec:
+        """The spec with the generation that is the next. AlreadyExists."""
         there = await self._found(spec.name)
         if any(map(_is_published, there.values())):
             raise AlreadyExists(f"{self.shown} has a collection {spec.name!r} already")
@@ -205,19 +219,12 @@ class Server:
             if time.time() - float(_labels(told).get("_vk_begun", 0)) > STALE:
                 await self._ask("delete_collection", physical)
         generation = max([await self._dropped(spec.name), *map(_generation, there)]) + 1
-        made = CollectionSpec.from_json({**spec.to_json(), "generation": generation})
-        labels: dict[str, Any] = {
-            "_vk_layout": LAYOUT,
-            "_vk_spec": json.dumps(made.to_json(), ensure_ascii=False, separators=(",", ":")),
-            "_vk_state": "hidden" if hidden else "published",
-        }
-        if hidden:
-            labels["_vk_begun"] = int(time.time())
-        await self._ask("create_collection", made.physical, again=False, metadata=labels, **self._shape(made))
-        if self._options.shard_key is not None:
-            await self._ask("create_shard_key", made.physical, self._options.shard_key)
-        await self._index(made, {})
-        return made
+        return CollectionSpec.from_json({**spec.to_json(), "generation": generation})
+
+    def _made_labels(self, spec: CollectionSpec, *, hidden: bool) -> dict[str, Any]:
+        document = json.dumps(spec.to_json(), ensure_ascii=False, separators=(",", ":"))
+        labels = {"_vk_layout": LAYOUT, "_vk_spec": document, "_vk_state": "hidden" if hidden else "published"}
+        return {**labels, "_vk_begun": int(time.time())} if hidden else labels
 
     def _shape(self, spec: CollectionSpec) -> dict[str, Any]:
         options = self._options
