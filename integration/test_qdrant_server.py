@@ -44,6 +44,7 @@ class Middleman:
     def __init__(self, port: int) -> None:
         self.seen: list[tuple[str, str, dict[str, str], Any]] = []
         self.root: tuple[int, str] | None = None
+        self.answer: tuple[int, bytes] | None = None
         middleman = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -56,6 +57,8 @@ class Middleman:
                 middleman.seen.append((self.command, self.path, headers, json.loads(body) if body else None))
                 if self.path == "/" and middleman.root is not None:
                     status, text = middleman.root[0], middleman.root[1].encode()
+                elif middleman.answer is not None:
+                    status, text = middleman.answer
                 elif self.path.partition("?")[0].endswith("/shards"):  # which only a cluster has
                     status, text = 200, b'{"result":true,"status":"ok","time":0}'
                 else:
@@ -112,6 +115,15 @@ def middleman(server: QdrantServer) -> Iterator[Middleman]:
     made.close()
 
 
+@pytest.fixture
+def strangers(server: QdrantServer) -> Iterator[QdrantClient]:
+    client = QdrantClient(host=server.host, port=server.port, check_compatibility=False)
+    yield client
+    for found in client.get_collections().collections:
+        client.delete_collection(found.name)
+    client.close()
+
+
 # --------------------------------------------------------------------------------------------- the way in
 
 
@@ -135,6 +147,51 @@ def test_who_answers_is_asked_first(
     with raises(kind, says):
         vk.connect(middleman.url)
     assert [path for _, path, _, _ in middleman.seen] == ["/"]
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("qdrant+https:///tmp/x", vk.ConfigError),
+        ("qdrant+https://./x", vk.ConfigError),
+        ("qdrant+memory://name", vk.ConfigError),
+        ("qdrant://999.1.1.1:1", vk.VectorkitError),
+        ("qdrant://xn--a-:1", vk.VectorkitError),
+        ("qdrant://127.0.0.1:9/%00", vk.VectorkitError),
+        ("qdrant://127.0.0.1:99999", vk.ConfigError),
+        ("qdrant://[::1", vk.ConfigError),
+    ],
+)
+def test_addresses_that_lead_nowhere(url: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        vk.connect(url)
+
+
+@pytest.mark.parametrize("after", ["Wed, 21 Oct 2026 07:28:00 GMT", "0.5", "-5", "9" * 400, "", "soon"])
+def test_a_retry_after_that_is_no_number(server: QdrantServer, after: str) -> None:
+    with vk.connect(server.url, options=QdrantOptions(retries=0)) as store:
+        docs = store.create_collection(SPEC)
+        server.fail(429, "/points/query", retry_after=after)
+        with pytest.raises(vk.RateLimited):
+            docs.query(EAST)
+
+
+@pytest.mark.parametrize(
+    "told", [b"\xff\xfe", b"[" * 100_000, b"{}", b'{"result":null}', b'{"result":5,"status":"ok"}', b"<html>", b""]
+)
+@pytest.mark.parametrize("status", [200, 500])
+def test_answers_that_are_none(middleman: Middleman, told: bytes, status: int) -> None:
+    with vk.connect(middleman.url, options=QdrantOptions(retries=0)) as store:
+        docs = store.create_collection(SPEC)
+        middleman.answer = (status, told)
+        verbs: list[Callable[[], Any]] = [
+            lambda: docs.query(EAST), lambda: docs.get(["a"]), docs.count, lambda: docs.upsert(rows(0, 1)), store.collections,
+            lambda: list(docs.scan()), lambda: docs.delete(ids=["a"]), lambda: docs.delete(where=F("n") == 1),
+            lambda: docs.insert(rows(0, 1)), lambda: docs.keyword("a"), docs.stats, docs.optimize, lambda: store.drop_collection("docs"),
+        ]  # fmt: skip
+        for verb in verbs:
+            with pytest.raises((vk.Unavailable, vk.Ambiguous)):
+                verb()
 
 
 @pytest.mark.parametrize("version", ["1.20.0", "1.20.3-dev", "1.21.0", "1.34.0"])
@@ -210,6 +267,8 @@ def test_a_key_that_no_header_carries_is_not_shown(server: QdrantServer, secret:
         ({"lock_timeout": 6}, "lock_timeout must be"),
         ({"exact_limit": 0}, "exact_limit must be"),
         ({"headers": {"a": 1}}, "headers must map"),
+        ({"headers": {"a b": "1"}}, "headers has a name"),
+        ({"headers": {"x-bin": "1"}}, "headers has a name"),
     ],
 )
 def test_options_are_checked(given: dict[str, Any], says: str) -> None:
@@ -409,6 +468,36 @@ def test_grpc_answers_as_rest_does(server: QdrantServer) -> None:
     assert rest[2] == tuple(f"r{n}" for n in range(305, 310))
 
 
+def test_grpc_with_headers_and_figures_beyond_all(server: QdrantServer) -> None:
+    for grpc in (False, True):
+        options = QdrantOptions(grpc=grpc, grpc_port=server.grpc_port, headers={"X-Tenant": "a"})
+        with vk.connect(server.url, options=options) as store:
+            docs = store.create_collection(replace(SPEC, index=vk.HNSW(full_scan_threshold=2**62)))
+            docs.upsert(rows(0, 20))
+            assert docs.query(rows(3, 4).vectors[0], k=1, ef_search=2**64).ids == ["r3"]
+            with raises(vk.InvalidArgument, "is no name"):
+                store.adopt("..", SPEC)
+            store.drop_collection("docs")
+
+
+def test_a_store_that_is_closed_under_calls(server: QdrantServer) -> None:
+    async def body(options: QdrantOptions) -> list[Any]:
+        store = await vk.aconnect(server.url, options=options)
+        docs = await store.create_collection(SPEC)
+        await docs.upsert(rows(0, 100))
+        calls = [asyncio.ensure_future(docs.query(EAST, k=5)) for _ in range(50)]
+        await asyncio.sleep(0.01)
+        await store.close()
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        async with await vk.aconnect(server.url) as again:
+            await again.drop_collection("docs")
+        return ended
+
+    for grpc in (False, True):
+        for end in asyncio.run(body(QdrantOptions(grpc=grpc, grpc_port=server.grpc_port))):
+            assert isinstance(end, list | vk.Closed | vk.Unavailable), end
+
+
 def test_grpc_from_an_event_loop(server: QdrantServer) -> None:
     async def body() -> None:
         options = QdrantOptions(grpc=True, grpc_port=server.grpc_port)
@@ -521,6 +610,22 @@ def test_an_insert_whose_reply_was_lost(server: QdrantServer, grpc: bool) -> Non
         assert docs.count() == 10
 
 
+def test_what_is_too_large_for_one_request_takes_several(server: QdrantServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "BODY", 20_000)
+    with vk.connect(server.url) as store:
+        docs = store.create_collection(SPEC)
+        docs.upsert(rows(0, 300))
+        server.forget()
+        assert docs.update(ids=[f"r{n}" for n in range(300)], set={"who": "x" * 50}) == 300
+        assert server.traffic()["POST /collections/{name}/points/batch"]["requests"] > 3
+        assert docs.count(F("who") == "x" * 50) == 300
+        server.forget()
+        where = F("n").in_(list(range(300)))
+        found = docs.query_many(rows(0, 300).vectors, k=1, where=where)
+        assert [hits.ids for hits in found] == [[f"r{n}"] for n in range(300)]
+        assert server.traffic()["POST /collections/{name}/points/query/batch"]["requests"] > 3
+
+
 def test_a_write_of_several_requests_that_stops(server: QdrantServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "BODY", 4_000)
     with vk.connect(server.url, options=QdrantOptions(retries=0)) as store:
@@ -552,15 +657,17 @@ def test_a_write_of_several_requests_that_stops(server: QdrantServer, monkeypatc
 
 
 @contextmanager
-def between(store: vk.Store, verb: str, act: Callable[[], Any], times: int = 1) -> Iterator[None]:
-    """Somebody else acts just before a verb of the client is called."""
+def between(store: vk.Store, verb: str, act: Callable[[], Any], times: int = 1, skip: int = 0) -> Iterator[None]:
+    """Somebody else acts just before a verb of the client is called, some calls later."""
     native: Any = store.native
     real = getattr(native, verb)
     left = times
 
     def wrapped(*given: Any, **named: Any) -> Any:
-        nonlocal left
-        if left:
+        nonlocal left, skip
+        if skip:
+            skip -= 1
+        elif left:
             left -= 1
             act()
         return real(*given, **named)
@@ -581,6 +688,11 @@ def test_of_two_inserts_of_one_id_one_is_told(server: QdrantServer) -> None:
             docs.insert(mine)
         assert caught.value.ids == ("r3",)
         assert [(row.id, row.text) for row in docs.scan()] == [("r3", "theirs")]
+        docs.delete(ids=["r3"])
+        touched = between(one, "retrieve", lambda: theirs.update(ids=["r1"], set={"n": 5}), skip=1)
+        with touched:  # what somebody else has changed of our row is still ours
+            assert docs.insert(mine).written == 10
+        docs.delete(ids=[f"r{n}" for n in range(10) if n != 3])
         with between(one, "upsert", lambda: theirs.upsert([vk.Record("r5", EAST, "theirs", {"n": -1})])):
             told = docs.insert(mine, on_conflict="skip")
         assert (told.written, told.skipped) == (8, 2)
@@ -653,6 +765,22 @@ def test_indexes_that_are_missing_are_made(server: QdrantServer) -> None:
     assert sorted(made) == ["_vk_f0", "_vk_f1", "_vk_f1p", "_vk_words"]
 
 
+def test_strangers_under_our_names(server: QdrantServer, strangers: QdrantClient) -> None:
+    config = models.VectorParams(size=4, distance=models.Distance.DOT)
+    for name in ("docs@1", "docs@7", "docs@x", "vk-control"):
+        strangers.create_collection(name, config)
+    with vk.connect(server.url) as store:
+        assert store.collections() == []
+        docs = store.ensure_collection(SPEC)
+        docs.upsert(rows(0, 3))
+        assert docs.count() == 3
+        names = {found.name for found in strangers.get_collections().collections}
+        assert names == {"docs@1", "docs@7", "docs@8", "docs@x", "vk-control"}
+        with raises(vk.Unsupported, "is there that is not vectorkit's"):
+            store.drop_collection("docs")
+        assert docs.count() == 3
+
+
 def test_labels_that_lie(server: QdrantServer) -> None:
     with vk.connect(server.url) as store:
         store.create_collection(SPEC)
@@ -714,15 +842,6 @@ def test_what_an_adoption_left_is_swept_when_it_is_old(server: QdrantServer, str
 # --------------------------------------------------------------------------------------------- adopt
 
 
-@pytest.fixture
-def strangers(server: QdrantServer) -> Iterator[QdrantClient]:
-    client = QdrantClient(host=server.host, port=server.port, check_compatibility=False)
-    yield client
-    for found in client.get_collections().collections:
-        client.delete_collection(found.name)
-    client.close()
-
-
 def named(client: QdrantClient, count: int = 2_500) -> None:
     vectors = {
         "image": models.VectorParams(size=4, distance=models.Distance.EUCLID),
@@ -773,6 +892,24 @@ def test_named_vectors_and_nested_payloads_are_adopted(server: QdrantServer, str
         assert row is not None
         assert row.metadata == {"name": "a", "ids": [1, 2], "nested": {"deep": None}}
         assert store.collections() == ["kb", "pictures"]
+
+
+def test_ids_that_two_points_share_far_apart_are_refused(server: QdrantServer, strangers: QdrantClient) -> None:
+    strangers.create_collection("theirs", models.VectorParams(size=2, distance=models.Distance.DOT))
+    points = [models.PointStruct(id=n, vector=[1.0, n], payload={"key": n % 1_200}) for n in range(1_500)]
+    strangers.upsert("theirs", points)
+    with vk.connect(server.url) as store:
+        with raises(vk.InvalidRecord, "300 of 1500 points have an id that another of them has"):
+            store.adopt("theirs?id=key", vk.CollectionSpec("kb", 2, metric="dot"))
+        assert store.collections() == []
+        assert [found.name for found in strangers.get_collections().collections] == ["theirs"]
+
+
+def test_a_handle_with_a_shard_key_adopts_what_has_none(middleman: Middleman, strangers: QdrantClient) -> None:
+    named(strangers, 30)
+    with vk.connect(middleman.url, options=QdrantOptions(shard_key="eu")) as store:
+        assert store.adopt("theirs?vector=text", vk.CollectionSpec("kb", 8, metric="dot")).count() == 30
+    assert all("shard_key" not in body for body in middleman.asked("POST", "/theirs/points/scroll"))
 
 
 @pytest.mark.parametrize(

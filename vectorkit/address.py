@@ -135,8 +135,8 @@ def _target(url: str, backend: Backend, options: Any, read_only: bool, secret: s
         parameters[name] = value
     kind = backend.place
     if kind == "either":
-        kind = "directory" if place.startswith(_PATHS) else "server"
-        if kind == "server" and not place.rpartition("@")[2].partition(":")[0]:
+        kind = "directory" if place.startswith(_PATHS) and "+" not in scheme else "server"  # x+https is a server's
+        if kind == "server" and not place.partition("/")[0].rpartition("@")[2].partition(":")[0]:
             raise ConfigError(f"{scheme}:// names no place; write {scheme}:///a/directory or {scheme}://host:port")
     match kind:
         case "name":

@@ -29,8 +29,10 @@ from vectorkit.codec import NEVER
 from vectorkit.errors import (
     AlreadyExists,
     Ambiguous,
+    ConfigError,
     Corrupt,
     InvalidArgument,
+    InvalidRecord,
     NotFound,
     Unavailable,
     Unsupported,
@@ -39,7 +41,7 @@ from vectorkit.errors import (
 from vectorkit.filters import Node
 from vectorkit.local.exact import prepare, score
 from vectorkit.ranking import tie_floor, top
-from vectorkit.runtime import Runtime
+from vectorkit.runtime import Runtime, heavy
 from vectorkit.types import (
     HNSW,
     Batch,
@@ -60,11 +62,12 @@ from vectorkit_qdrant import convert, filters
 from vectorkit_qdrant.adopt import Source
 from vectorkit_qdrant.engine import Engine, Row, Search
 from vectorkit_qdrant.filters import Condition, alive, among, both, past
-from vectorkit_qdrant.options import QdrantOptions, codes_of
+from vectorkit_qdrant.options import QdrantOptions, codes_of, oversampling_of
 
 READ = 1_000  # rows in one request of a scan of our own
 MOST = 2**31 - 1  # what the engine takes for a limit
 SEEN = ("_vk_id", "_vk_expires", "_vk_seq")
+INSERTED = ("_vk_id", "_vk_insert")
 WHOLE = ("_vk_id", "_vk_meta", "_vk_text", "_vk_expires", "_vk_norm")
 SHOWN = ("_vk_id", "_vk_meta", "_vk_text")
 ATTEMPTS = 40  # at an update whose rows somebody else changes too
@@ -174,12 +177,17 @@ class QdrantAdapter:
         start: str | int | None = None
         done = 0
         while True:
-            found, start = await self._engine.scroll(source.collection, None, READ, start, vectors=source.vectors)
+            found, start = await self._engine.foreign_page(source.collection, READ, start, vectors=source.vectors)
             if found:
-                await self._put(scope, made, source.batch(made, found, done), fresh=False)
+                await self._put(scope, made, source.batch(made, found, done))
                 done += len(found)
             if start is None:
-                return
+                break
+        if (kept := await self._engine.count(made.physical, None)) < done:
+            raise InvalidRecord(
+                f"{source.shown}: {done - kept} of {done} points have an id that another of them has; name another with id=",
+                field="id",
+            )
 
     async def describe(self, name: str) -> CollectionSpec:
         spec = await self._engine.describe(name, read_only=self._read_only)
@@ -206,10 +214,10 @@ class QdrantAdapter:
     async def write(self, scope: Scope, batch: Batch, mode: Mode) -> WriteReport:
         self._writable()
         spec = await self._spec(scope)
-        if mode == "upsert":
-            await self._put(scope, spec, batch, fresh=False)
-            return WriteReport(written=len(batch))
         async with self._engine.changing(scope.collection):
+            if mode == "upsert":
+                await self._put(scope, spec, batch)
+                return WriteReport(written=len(batch))
             points = _points(scope, batch.ids)
             found = await self._engine.retrieve(scope.collection, list(points), keys=SEEN)
             there = {points[row.point] for row in found if _lives(row, scope.now)}
@@ -220,30 +228,38 @@ class QdrantAdapter:
             kept = [row for row, id in enumerate(batch.ids) if id not in there]  # noqa: A001
             if kept:
                 fresh = batch if len(kept) == len(batch) else _take(batch, kept)
-                sequences = await self._put(scope, spec, fresh, fresh=True)
-                if self._engine.shared:
-                    there |= await self._taken(scope, fresh, sequences, mode)
+                mark = secrets.randbits(62) if self._engine.shared else 0
+                await self._put(scope, spec, fresh, mark)
+                if mark:
+                    there |= await self._taken(scope, fresh, mark, mode)
             return WriteReport(written=len(batch) - len(there), skipped=len(there))
 
-    async def _put(self, scope: Scope, spec: CollectionSpec, batch: Batch, *, fresh: bool) -> range:
-        vectors, norms = convert.as_stored(spec, batch.vectors)
-        sequences = self._sequences(len(batch))
-        payloads = convert.payloads(spec, batch, scope.tenant, sequences, norms)
-        await self._engine.upsert(scope.collection, list(_points(scope, batch.ids)), vectors, payloads, fresh=fresh)
-        return sequences
+    async def _put(self, scope: Scope, spec: CollectionSpec, batch: Batch, mark: int | None = None) -> None:
+        """mark: None to write over what is there, else leave that alone; not 0: what the rows of this insert are known by."""
 
-    async def _taken(self, scope: Scope, batch: Batch, sequences: range, mode: Mode) -> set[str]:
+        def prepare() -> tuple[list[str], FloatArray, list[dict[str, Any]]]:
+            vectors, norms = convert.as_stored(spec, batch.vectors)
+            payloads = convert.payloads(spec, batch, scope.tenant, self._sequences(len(batch)), norms)
+            if mark:
+                for payload in payloads:
+                    payload["_vk_insert"] = mark
+            return list(_points(scope, batch.ids)), vectors, payloads
+
+        points, vectors, payloads = await heavy(self._runtime, len(batch), prepare)
+        await self._engine.upsert(scope.collection, points, vectors, payloads, fresh=mark is not None)
+
+    async def _taken(self, scope: Scope, batch: Batch, mark: int, mode: Mode) -> set[str]:
         """The ids that another handle has inserted since they were looked for. An "insert" takes its own rows back then."""
         points = _points(scope, batch.ids)
-        mine = dict(zip(points, sequences, strict=True))
         try:
-            found = await self._engine.retrieve(scope.collection, list(points), keys=SEEN)
-            taken = {points[row.point] for row in found if row.payload.get("_vk_seq") != mine[row.point]}
+            found = await self._engine.retrieve(scope.collection, list(points), keys=INSERTED)
+            taken = {points[row.point] for row in found if row.payload.get("_vk_insert") != mark}
             if taken and mode == "insert":
                 own = [point for point, id in points.items() if id not in taken]  # noqa: A001
                 if own:
-                    written = {"key": "_vk_seq", "match": {"any": [mine[point] for point in own]}}
-                    await self._engine.delete(scope.collection, _all(among(own), written))
+                    await self._engine.delete(
+                        scope.collection, _all(among(own), {"key": "_vk_insert", "match": {"value": mark}})
+                    )
         except NotFound:
             raise
         except VectorkitError as error:
@@ -385,6 +401,7 @@ class QdrantAdapter:
         spec = await self._spec(scope)
         where = self._where(scope, query.plan, None if query.ids is None else self._among(scope, query.ids))
         asked, _ = convert.as_stored(spec, query.vectors)
+        over = oversampling_of(spec, self._options)
         searches = [
             Search(
                 vector=vector,
@@ -392,7 +409,8 @@ class QdrantAdapter:
                 limit=min(query.k, MOST),
                 vectors=query.vectors_back,
                 exact=query.exact or isinstance(spec.index, Flat),
-                ef=query.ef_search or _width(spec),
+                ef=min(query.ef_search or _width(spec), MOST),
+                oversampling=over,
                 keys=WHOLE if query.vectors_back else SHOWN,
             )
             for vector in asked
@@ -568,7 +586,11 @@ async def open_qdrant(target: Target, runtime: Runtime) -> Adapter:
         raise Unsupported("qdrant has one owner for a directory, and no read_only=True beside it")
     from vectorkit_qdrant.edge import open_edge
 
-    path = "" if target.scheme == "qdrant+memory" else target.path
+    if target.scheme == "qdrant+memory" and target.path:
+        raise ConfigError(
+            "qdrant+memory:// is private to its handle and has no name; for a directory write qdrant:///path"
+        )
+    path = target.path
     engine = await runtime.offload(lambda: open_edge(path, target.shown, options, runtime))
     return QdrantAdapter(engine, options, runtime, replace(CAPABILITY, durable=bool(path)))
 

@@ -42,7 +42,7 @@ class Source:
             raise InvalidArgument(f"adopt takes {', '.join(_TAKEN)} after the ?, not {unknown[0]!r}")
         if empty := [key for key, value in given.items() if not value]:
             raise InvalidArgument(f"{empty[0]}= names nothing")
-        if not collection or "/" in collection:
+        if collection in ("", ".", "..") or "/" in collection:
             raise InvalidArgument(f"{collection!r} is no name of a Qdrant collection")
         path = {key: tuple(given[key].split(".")) for key in ("id", "text", "metadata") if key in given}
         return cls(collection, f"{shown} {collection!r}", given.get("vector", ""), **path)

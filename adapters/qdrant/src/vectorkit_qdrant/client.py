@@ -9,12 +9,13 @@ import random
 import re
 import ssl
 import time
+from contextlib import suppress
 from typing import Any
 
 import grpc
 import httpx
 from qdrant_client import AsyncQdrantClient, QdrantClient
-from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from vectorkit.adapter import Target
@@ -35,9 +36,6 @@ from vectorkit_qdrant.options import QdrantOptions, check_header
 
 OLDEST = (1, 20)
 """A server that is older takes no insert-only writes and no full-text scores, and does not say so: it writes over rows."""
-_FOREIGN = (json.JSONDecodeError, AssertionError)
-"""What the client raises of an answer that it cannot read."""
-RAISED = (UnexpectedResponse, ResponseHandlingException, ResourceExhaustedResponse, grpc.RpcError, *_FOREIGN)
 _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
@@ -59,24 +57,28 @@ _STATUS = {
 def translated(error: Exception, shown: str, timeout: int) -> VectorkitError:
     """The client's errors as ours."""
     if isinstance(error, ResourceExhaustedResponse):
-        return RateLimited(f"{shown} asks for fewer requests", retry_after=float(error.retry_after_s))
+        return RateLimited(
+            f"{shown} asks for fewer requests", retry_after=float(min(max(error.retry_after_s, 0), 10**9))
+        )
     if isinstance(error, UnexpectedResponse):
         return _refused(error.status_code or 0, _told(error.content), shown, timeout)
     if isinstance(error, grpc.RpcError):
         call: Any = error
         return _refused(_STATUS.get(call.code(), 500), str(call.details())[:200], shown, timeout)
-    cause = error if isinstance(error, _FOREIGN) else getattr(error, "source", None)
+    cause = error.source if isinstance(error, ResponseHandlingException) else error
     match cause:
         case httpx.TimeoutException():
             return DeadlineExceeded(f"{shown} did not answer within {timeout} s; a write may have landed")
         case httpx.LocalProtocolError():  # which quotes headers
             return Unavailable(f"{shown} cannot be asked: the request is none that HTTP takes")
-        case httpx.InvalidURL() | UnicodeError():
+        case httpx.InvalidURL() | UnicodeError() if not isinstance(
+            cause, UnicodeDecodeError
+        ):  # idna's are UnicodeErrors
             return ConfigError(f"{shown} names a host that cannot be looked up")
-        case httpx.TransportError() | None:
-            return Unavailable(f"{shown} cannot be reached: {type(cause or error).__name__}")
-        case RuntimeError():
-            return Closed(f"{shown} was closed; connect again")
+        case httpx.TransportError():
+            return Unavailable(f"{shown} cannot be reached: {type(cause).__name__}")
+        case QdrantException() | OverflowError():  # of a Retry-After that is no number of seconds
+            return RateLimited(f"{shown} asks for fewer requests")
         case _:
             return Unavailable(f"{shown} answered, and not as Qdrant does ({type(cause).__name__})")
 
@@ -102,9 +104,17 @@ def _refused(status: int, told: str, shown: str, timeout: int) -> VectorkitError
 def _told(content: bytes) -> str:
     try:
         said = json.loads(content)["status"]["error"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         said = content.decode("utf-8", "replace")
     return str(said)[:200]
+
+
+def _forget_headers(error: Exception) -> None:
+    """The key is in a request's headers, and the request in what is the cause of ours."""
+    source = getattr(error, "source", None)
+    if isinstance(source, httpx.RequestError):
+        with suppress(RuntimeError):
+            source.request = httpx.Request(source.request.method, source.request.url)
 
 
 def _may_have_landed(error: Exception) -> bool:
@@ -119,8 +129,10 @@ def _may_have_landed(error: Exception) -> bool:
         return _STATUS.get(call.code(), 500) >= 500 and not refused
     if isinstance(error, ResourceExhaustedResponse):
         return False
+    if not isinstance(error, ResponseHandlingException):
+        return True
     unsent = httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.LocalProtocolError | httpx.InvalidURL
-    return not isinstance(getattr(error, "source", None), unsent | UnicodeError)
+    return not isinstance(error.source, unsent | UnicodeError)
 
 
 def _passing(error: Exception) -> bool:
@@ -155,7 +167,8 @@ class Client:
         host = f"[{target.host}]" if ":" in target.host else target.host
         port = target.port or (443 if secure else 6333)
         made: type[Any] = AsyncQdrantClient if runtime.colour == "async" else QdrantClient
-        headers = {**options.headers, **_credentials(target, options)}  # a key as api_key= warns of plain HTTP
+        given = {name.lower(): value for name, value in options.headers.items()}  # gRPC takes no other
+        headers = {**given, **_credentials(target, options)}  # a key as api_key= warns of plain HTTP
         verify = {"verify": _verify(options)} if secure else {}
         try:
             self.native: Any = made(
@@ -197,9 +210,12 @@ class Client:
             self._ours()
             try:
                 return await self._runtime.call(getattr(self.native, verb), *arguments, **named)
-            except RAISED as error:
+            except VectorkitError:
+                raise
+            except Exception as error:  # of an answer that it cannot read the client raises whatever its parsers raise
                 raised = translated(error, self.shown, self._options.timeout)
                 landed = landed or _may_have_landed(error)
+                _forget_headers(error)
                 wait = getattr(raised, "retry_after", None)
                 wait = random.uniform(0, pause) if wait is None else wait  # noqa: S311 - so that many do not come at once
                 if not left or not _passing(error) or time.monotonic() + wait >= end:
@@ -225,7 +241,7 @@ class Client:
             return
         self._closed = True
         if os.getpid() == self._pid:
-            await self._runtime.call(self.native.close)
+            await self._runtime.call(self.native.close, grpc_grace=float(self._options.timeout))  # calls under way end
 
 
 def _credentials(target: Target, options: QdrantOptions) -> dict[str, str]:

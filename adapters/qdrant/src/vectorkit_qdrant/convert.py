@@ -18,6 +18,7 @@ from vectorkit.validate import expiry_micros
 from vectorkit.words import tokens
 
 NAMESPACE = UUID("202be69f-3422-5a91-ba73-6861f1e968ac")
+LARGEST = float(np.finfo(np.float32).max)
 DISTANCES: dict[Metric, str] = {"cosine": "Cosine", "dot": "Dot", "l2": "Euclid"}
 
 
@@ -109,7 +110,8 @@ def vector_of(payload: Mapping[str, Any], stored: Any) -> FloatArray:
     norm = payload.get("_vk_norm")
     if norm is None:
         return np.array(stored, np.float32)
-    written: FloatArray = (np.asarray(stored, np.float64) * norm).astype(np.float32)
+    wide = np.clip(np.asarray(stored, np.float64) * norm, -LARGEST, LARGEST)  # the last bit may be beyond
+    written: FloatArray = wide.astype(np.float32)
     return written
 
 

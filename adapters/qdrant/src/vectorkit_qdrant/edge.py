@@ -97,14 +97,17 @@ class Edge:
         self._optimizing = runtime.lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._closed = False
-        self._home = Home(
-            path,
-            read_only=False,
-            shown=shown,
-            options=LocalOptions(lock_timeout=options.lock_timeout),
-            format=FORMAT,
-            written=lambda folder: (folder / _WRITTEN).exists(),
-        )
+        try:
+            self._home = Home(
+                path,
+                read_only=False,
+                shown=shown,
+                options=LocalOptions(lock_timeout=options.lock_timeout),
+                format=FORMAT,
+                written=lambda folder: (folder / _WRITTEN).exists(),
+            )
+        except Locked as error:  # which is right for stores that have readers beside the writer
+            raise Locked(str(error).replace(", or connect with read_only=True", "")) from None
         if temporary:
             weakref.finalize(self, _remove, path, self._pid)
         _open.add(self)
@@ -321,6 +324,11 @@ class Edge:
     async def foreign(self, name: str) -> Any:
         raise self._none_hidden()
 
+    async def foreign_page(
+        self, name: str, limit: int, start: str | int | None, *, vectors: bool | Sequence[str]
+    ) -> tuple[list[Row], str | int | None]:
+        raise self._none_hidden()
+
     async def publish(self, spec: CollectionSpec) -> None:
         raise self._none_hidden()
 
@@ -409,7 +417,7 @@ class Edge:
 
     async def search(self, name: str, searches: Sequence[Search]) -> list[list[Row]]:
         def look(shard: Any) -> list[list[Row]]:
-            requests = [engine_request(search, self._options.oversampling) for search in searches]
+            requests = [engine_request(search) for search in searches]
             if len(requests) == 1:
                 answers = [shard.query(requests[0])]
             else:
@@ -428,7 +436,7 @@ class Edge:
         limit: int,
         start: str | int | None,
         *,
-        vectors: bool | Sequence[str],
+        vectors: bool,
         keys: Sequence[str] | None = None,
     ) -> tuple[list[Row], str | int | None]:
         def read(shard: Any) -> tuple[list[Row], str | int | None]:
@@ -437,10 +445,10 @@ class Edge:
                 limit=limit,
                 filter=engine_filter(where),
                 with_payload=included(keys),
-                with_vector=bool(vectors),
+                with_vector=vectors,
             )
             found, following = shard.scroll(request)
-            return [_row(row, bool(vectors)) for row in found], None if following is None else str(following)
+            return [_row(row, vectors) for row in found], None if following is None else str(following)
 
         return await self._ask(name, read)
 

@@ -33,6 +33,7 @@ class Search:
     vectors: bool = False
     exact: bool = False
     ef: int | None = None
+    oversampling: float = 2.0
     keys: Sequence[str] | None = None
 
 
@@ -74,6 +75,11 @@ class Engine(Protocol):
     async def foreign(self, name: str) -> Any:
         """What is told of a collection that somebody else made. NotFound; Unsupported where there are none."""
 
+    async def foreign_page(
+        self, name: str, limit: int, start: str | int | None, *, vectors: bool | Sequence[str]
+    ) -> tuple[list[Row], str | int | None]:
+        """Points of such a collection, and where the next page begins."""
+
     async def drop(self, name: str) -> None:
         """Remove every generation of a logical name. NotFound."""
 
@@ -109,7 +115,7 @@ class Engine(Protocol):
         limit: int,
         start: str | int | None,
         *,
-        vectors: bool | Sequence[str],
+        vectors: bool,
         keys: Sequence[str] | None = None,
     ) -> tuple[list[Row], str | int | None]:
         """Points in the order of their ids, and where the next page begins."""

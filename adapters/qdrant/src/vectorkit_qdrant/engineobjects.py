@@ -106,11 +106,11 @@ def engine_indexes(spec: CollectionSpec, tenant_field: str | None) -> Iterator[t
         )
 
 
-def engine_request(search: Search, oversampling: float) -> Any:
+def engine_request(search: Search) -> Any:
     """A search as a query; whatever ranks first, scores are those of the full vectors."""
     asked: Any = search.vector
     query = qe.TextQuery("_vk_words", search.text) if search.text is not None else qe.Query.Nearest(asked)
-    rescored = None if search.exact else qe.QuantizationSearchParams(rescore=True, oversampling=oversampling)
+    rescored = None if search.exact else qe.QuantizationSearchParams(rescore=True, oversampling=search.oversampling)
     return qe.QueryRequest(
         query=query,
         filter=engine_filter(search.where),

@@ -1,6 +1,7 @@
 """The knobs of the Qdrant adapter, given to `connect(options=…)` or as keys of a profile."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
@@ -32,7 +33,7 @@ class QdrantOptions:
     Of collections that this handle makes anywhere: on_disk_vectors, on_disk_index, on_disk_payload: not held in memory.
     quantization: codes that a graph search ranks by, "scalar" (int8), "product", "binary" or "turbo"; the best are scored
     again by their full vectors. quantized_in_ram: keep the codes in memory. oversampling: how many times k are scored
-    again. tenant_field: the declared str field that most filters name, whose rows are kept together (`is_tenant`).
+    again; None by what was measured: 2, product 8, binary 16. tenant_field: the declared str field that most filters name, whose rows are kept together (`is_tenant`).
 
     Embedded only: lock_timeout: seconds to wait for another handle to let go of the directory before `Locked` (0 to 5).
 
@@ -58,7 +59,7 @@ class QdrantOptions:
     on_disk_payload: bool | None = None
     quantization: Quantization | None = None
     quantized_in_ram: bool = True
-    oversampling: float = 2.0
+    oversampling: float | None = None
     tenant_field: str | None = None
     lock_timeout: float = 1.0
     exact_limit: int = 100_000
@@ -90,13 +91,16 @@ class QdrantOptions:
         for key, value in self.headers.items():
             check_header("a name in headers", key)
             check_header("a value in headers", value)
+            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", key) or key.lower().endswith("-bin"):
+                raise InvalidArgument(f"headers has a name that HTTP or gRPC does not take: {key!r}")
         level = self.read_consistency
         allowed = level is None or level in ("majority", "quorum", "all") or _whole(level, 1, 2**31)
         _require("read_consistency", level, allowed, 'an int of at least 1, "majority", "quorum", "all" or None')
         for name, kind in (("write_ordering", Ordering), ("quantization", Quantization)):
             known = get_args(kind)
             _require(name, getattr(self, name), getattr(self, name) in (None, *known), f"{', '.join(known)} or None")
-        _require("oversampling", self.oversampling, _number(self.oversampling, 1, 1_000), "a number from 1 to 1000")
+        over = self.oversampling
+        _require("oversampling", over, over is None or _number(over, 1, 1_000), "a number from 1 to 1000, or None")
         _require("lock_timeout", self.lock_timeout, _number(self.lock_timeout, 0, 5), "0 to 5 seconds")
 
 
@@ -118,12 +122,20 @@ def codes_of(spec: CollectionSpec, options: QdrantOptions) -> Quantization | Non
             )
 
 
+def oversampling_of(spec: CollectionSpec, options: QdrantOptions) -> float:
+    """How many times k candidates are scored again. Of 8,000 × 64 normally distributed vectors product codes found .79 of the true
+    ten nearest with 2 and .98 with 8, binary ones .31 with 2 and .58 with 16; of clustered ones .69, 1.0, .57 and .99."""
+    if options.oversampling is not None:
+        return options.oversampling
+    return {"product": 8.0, "binary": 16.0}.get(codes_of(spec, options) or "", 2.0)
+
+
 def kilobytes(rows: int, dimension: int) -> int:
     """So many rows in the kilobytes of vectors that Qdrant counts its thresholds in, at least 10, which is the least it takes.
 
     Half as many again: it compares with an estimate of the rows that match, which was seen to be too low.
     """
-    return max(10, math.ceil(1.5 * rows * dimension * 4 / 1_024))
+    return max(10, min(math.ceil(1.5 * rows * dimension * 4 / 1_024), 2**53))
 
 
 def check_header(what: str, value: str) -> None:

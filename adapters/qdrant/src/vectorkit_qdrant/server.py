@@ -31,7 +31,7 @@ from vectorkit_qdrant.filters import Condition, as_filter
 from vectorkit_qdrant.options import QdrantOptions, codes_of, kilobytes
 
 AT_ONCE = 8  # requests that look at collections at the same time
-BODY = 24 * 2**20  # bytes of a write; a server takes 32 MB (https://qdrant.tech/documentation/guides/configuration/)
+BODY = 8 * 2**20  # bytes of a request, of which a server takes 32 MB; to encode them holds an event loop for 0.1 s
 NUMBER = 22  # bytes that a number may take in JSON
 ESCAPED = 6  # and a character
 STALE = 3_600  # seconds after which what was begun and not published is nobody's
@@ -110,20 +110,25 @@ class Server:
 
     # ------------------------------------------------------------------------------------- names
 
-    async def _found(self, logical: str | None = None) -> dict[str, Any]:
-        """What is told of our collections, of one logical name or all, by physical name."""
-        listed = (await self._ask("get_collections")).collections
-        wanted = [
-            one.name
-            for one in listed
-            if one.name.rpartition("@")[2].isdigit() and logical in {None, one.name.rpartition("@")[0]}
+    async def _listed(self, logical: str | None = None) -> list[str]:
+        """The names of the form of ours, whosever they are, of one logical name or all."""
+        names = [one.name for one in (await self._ask("get_collections")).collections]
+        return [
+            name for name in names if name.rpartition("@")[2].isdecimal() and logical in {None, name.rpartition("@")[0]}
         ]
+
+    async def _looked_at(self, names: Sequence[str]) -> dict[str, Any]:
+        """What is told of those that are ours."""
         found: dict[str, Any] = {}
-        for start in range(0, len(wanted), AT_ONCE):
-            part = wanted[start : start + AT_ONCE]
+        for start in range(0, len(names), AT_ONCE):
+            part = names[start : start + AT_ONCE]
             told = zip(part, await self._runtime.gather(*map(self._told, part)), strict=True)
             found.update({name: one for name, one in told if one is not None and "_vk_spec" in _labels(one)})
         return found
+
+    async def _found(self, logical: str | None = None) -> dict[str, Any]:
+        """What is told of our collections, by physical name."""
+        return await self._looked_at(await self._listed(logical))
 
     async def _told(self, physical: str) -> Any:
         try:
@@ -212,13 +217,14 @@ class Server:
 
     async def _next(self, spec: CollectionSpec) -> CollectionSpec:
         """The spec with the generation that is the next. AlreadyExists."""
-        there = await self._found(spec.name)
+        names = await self._listed(spec.name)
+        there = await self._looked_at(names)
         if any(map(_is_published, there.values())):
             raise AlreadyExists(f"{self.shown} has a collection {spec.name!r} already")
         for physical, told in there.items():  # of an adoption that was cut short
             if time.time() - float(_labels(told).get("_vk_begun", 0)) > STALE:
                 await self._ask("delete_collection", physical)
-        generation = max([await self._dropped(spec.name), *map(_generation, there)]) + 1
+        generation = max([await self._dropped(spec.name), *map(_generation, names)]) + 1
         return CollectionSpec.from_json({**spec.to_json(), "generation": generation})
 
     def _made_labels(self, spec: CollectionSpec, *, hidden: bool) -> dict[str, Any]:
@@ -304,6 +310,11 @@ class Server:
                     "create_collection", CONTROL, vectors_config=config, metadata={"_vk_layout": LAYOUT}, **spread
                 )
             await self._ask("upsert", CONTROL, [note], wait=True)
+        except Unsupported as error:
+            raise Unsupported(
+                f"{self.shown}: a collection {CONTROL!r} is there that is not vectorkit's, which keeps its notes under that name; "
+                f"rename it ({error})"
+            ) from error
 
     @asynccontextmanager
     async def _free(self) -> AsyncIterator[None]:
@@ -325,7 +336,8 @@ class Server:
     ) -> None:
         mode = models.UpdateMode.INSERT_ONLY if fresh else None
         start = 0
-        for stop in _requests(vectors.shape[1], payloads):
+        each = NUMBER * vectors.shape[1]
+        for stop in _requests([each + _bytes(payload) for payload in payloads]):
             batch = models.Batch(
                 ids=list(points[start:stop]),
                 vectors=vectors[start:stop].tolist(),
@@ -344,19 +356,23 @@ class Server:
             start = stop
 
     async def overwrite(self, name: str, payloads: Mapping[str, Mapping[str, Any]], seen: Mapping[str, int]) -> None:
-        operations = [
-            models.OverwritePayloadOperation(
-                overwrite_payload=models.SetPayload(
-                    payload=dict(payload),
-                    filter=_filter(
-                        {"must": [{"has_id": [point]}, {"key": "_vk_seq", "match": {"value": seen[point]}}]}
-                    ),
-                    shard_key=self._options.shard_key,
+        rows = list(payloads.items())
+        start = 0
+        for stop in _requests([_bytes(payload) for _, payload in rows]):
+            operations = [
+                models.OverwritePayloadOperation(
+                    overwrite_payload=models.SetPayload(
+                        payload=dict(payload),
+                        filter=_filter(
+                            {"must": [{"has_id": [point]}, {"key": "_vk_seq", "match": {"value": seen[point]}}]}
+                        ),
+                        shard_key=self._options.shard_key,
+                    )
                 )
-            )
-            for point, payload in payloads.items()
-        ]
-        await self._ask("batch_update_points", name, operations, **self._writing)
+                for point, payload in rows[start:stop]
+            ]
+            await self._ask("batch_update_points", name, operations, **self._writing)
+            start = stop
 
     async def retrieve(
         self, name: str, points: Sequence[str], *, vectors: bool = False, keys: Sequence[str] | None = None
@@ -368,7 +384,11 @@ class Server:
         return [_row(row, vectors) for row in found]
 
     async def search(self, name: str, searches: Sequence[Search]) -> list[list[Row]]:
-        answers = await self._ask("query_batch_points", name, list(map(self._request, searches)), **self._reading)
+        answers: list[Any] = []
+        sizes = [0] if len(searches) == 1 else _sizes(searches)
+        for stop in _requests(sizes):
+            part = searches[len(answers) : stop]
+            answers += await self._ask("query_batch_points", name, list(map(self._request, part)), **self._reading)
         return [
             [_row(found, search.vectors, found.score) for found in answer.points]
             for search, answer in zip(searches, answers, strict=True)
@@ -380,7 +400,7 @@ class Server:
         else:
             assert search.vector is not None
             query = search.vector.tolist()
-        rescored = {"rescore": True, "oversampling": self._options.oversampling}
+        rescored = {"rescore": True, "oversampling": search.oversampling}
         return models.QueryRequest.model_validate(
             {
                 "query": query,
@@ -405,14 +425,14 @@ class Server:
         limit: int,
         start: str | int | None,
         *,
-        vectors: bool | Sequence[str],
+        vectors: bool,
         keys: Sequence[str] | None = None,
     ) -> tuple[list[Row], str | int | None]:
         found, following = await self._ask(
             "scroll", name, scroll_filter=_filter(where), limit=limit, offset=start,
             with_payload=_payload(keys), with_vectors=vectors, **self._reading, **self._sharded,
         )  # fmt: skip
-        return [_row(row, bool(vectors)) for row in found], following
+        return [_row(row, vectors) for row in found], following
 
     async def count(self, name: str, where: Condition | None) -> int:
         told = await self._ask("count", name, count_filter=_filter(where), exact=True, **self._sharded)
@@ -447,6 +467,14 @@ class Server:
         """What Qdrant tells of a collection that somebody else made. NotFound."""
         return await self._ask("get_collection", name)
 
+    async def foreign_page(
+        self, name: str, limit: int, start: str | int | None, *, vectors: bool | Sequence[str]
+    ) -> tuple[list[Row], str | int | None]:
+        found, following = await self._ask(
+            "scroll", name, limit=limit, offset=start, with_payload=True, with_vectors=vectors, **self._reading
+        )
+        return [_row(row, True) for row in found], following
+
     async def close(self) -> None:
         await self._client.close()
 
@@ -466,18 +494,31 @@ def _generation(physical: str) -> int:
     return int(physical.rpartition("@")[2])
 
 
-def _requests(dimension: int, payloads: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Where each request of a write ends."""
+def _requests(sizes: Sequence[int]) -> list[int]:
+    """Where each request ends, of parts of so many bytes."""
     stops, size = [], 0
-    for at, payload in enumerate(payloads):
-        strings = sum(len(value) for value in payload.values() if isinstance(value, str))
-        lists = sum(len(one) + 4 for value in payload.values() if isinstance(value, list) for one in value)
-        more = NUMBER * dimension + ESCAPED * (strings + lists) + 40 * len(payload)
+    for at, more in enumerate(sizes):
         if size and size + more > BODY:
             stops.append(at)
             size = 0
         size += more
-    return [*stops, len(payloads)]
+    return [*stops, len(sizes)]
+
+
+def _bytes(payload: Mapping[str, Any]) -> int:
+    """That a payload may take, at most."""
+    strings = sum(len(value) for value in payload.values() if isinstance(value, str))
+    lists = sum(len(one) + 4 for value in payload.values() if isinstance(value, list) for one in value)
+    return ESCAPED * (strings + lists) + 40 * len(payload)
+
+
+def _sizes(searches: Sequence[Search]) -> list[int]:
+    """That searches may take; those of one query share their condition."""
+    conditions = {id(search.where): search.where for search in searches}
+    taken = {key: 0 if where is None else len(json.dumps(where)) for key, where in conditions.items()}
+    return [
+        NUMBER * len(() if search.vector is None else search.vector) + taken[id(search.where)] for search in searches
+    ]
 
 
 def _row(found: Any, vectors: bool, score: float | None = None) -> Row:
