@@ -159,6 +159,7 @@ class Client:
         self._options = options
         self._pid = os.getpid()
         self._closed = False
+        self._under_way: set[object] = set()
         secure = target.scheme == "qdrant+https"
         if secure and options.grpc and (options.ssl_ca or not options.ssl_verify):
             raise ConfigError(
@@ -208,6 +209,8 @@ class Client:
         landed = False
         while True:
             self._ours()
+            call = object()
+            self._under_way.add(call)
             try:
                 return await self._runtime.call(getattr(self.native, verb), *arguments, **named)
             except VectorkitError:
@@ -225,6 +228,8 @@ class Client:
                             f"the reply to an insert was lost; get() tells whether the rows are there: {raised}"
                         )
                     raise raised from error
+            finally:
+                self._under_way.discard(call)
             left -= 1
             pause = min(2 * pause, 2.0)
             await self._runtime.sleep(wait)
@@ -236,11 +241,14 @@ class Client:
             raise Closed(f"{self.shown} was opened before this process was forked; connect again in the child")
 
     async def close(self) -> None:
-        """Let go of the connections. Twice is fine."""
+        """Let go of the connections, once the calls under way have ended: they would lose theirs unclosed. Twice is fine."""
         if self._closed:
             return
         self._closed = True
         if os.getpid() == self._pid:
+            end = time.monotonic() + self._options.timeout
+            while self._under_way and time.monotonic() < end:
+                await self._runtime.sleep(0.002)
             await self._runtime.call(self.native.close, grpc_grace=float(self._options.timeout))  # calls under way end
 
 
