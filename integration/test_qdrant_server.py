@@ -839,6 +839,56 @@ def test_what_an_adoption_left_is_swept_when_it_is_old(server: QdrantServer, str
         assert {found.name for found in strangers.get_collections().collections} == {"kb@2", "kb@3"}
 
 
+def test_of_two_drops_that_cross_the_higher_generation_is_remembered(server: QdrantServer) -> None:
+    with vk.connect(server.url) as one, vk.connect(server.url) as other:
+        one.create_collection(SPEC)
+
+        def theirs() -> None:
+            other.drop_collection("docs")
+            other.create_collection(SPEC)
+            other.drop_collection("docs")
+
+        with between(one, "upsert", theirs):  # the note that generation 1 was dropped is written after that of 2
+            one.drop_collection("docs")
+        one.create_collection(SPEC)
+        names = [found["name"] for found in qdrant_request(server.url, "GET", "collections")["collections"]]
+        assert sorted(names) == ["docs@3", "vk-control"]
+
+
+def test_a_row_that_no_request_takes_is_refused_before_any(
+    server: QdrantServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "LARGEST", 5_000)
+    with vk.connect(server.url) as store:
+        docs = store.create_collection(SPEC)
+        batch = [vk.Record(f"r{n}", EAST, "x" * (6_000 if n == 3 else 10), {}) for n in range(5)]
+        with pytest.raises(vk.InvalidRecord) as caught:
+            docs.upsert(batch)
+        assert caught.value.row == 3
+        assert docs.count() == 0
+
+
+def test_damaged_numbers(server: QdrantServer) -> None:
+    with vk.connect({"url": server.url, "api_key": None}) as store:
+        docs = store.create_collection(replace(SPEC, expiry=True))
+        docs.upsert(rows(0, 3))
+        for key in ("_vk_expires", "_vk_seq", "_vk_id", "_vk_text", "_vk_meta"):
+            wrong = 5 if key in ("_vk_id", "_vk_text", "_vk_meta") else "soon"
+            store.native.set_payload("docs@1", {key: wrong}, points=models.Filter(must=[]))
+            verbs: list[Callable[[], Any]] = [
+                lambda: docs.get(["r1"]), lambda: docs.update(ids=["r1"], set={"n": 2}), lambda: docs.insert(rows(1, 2)),
+                lambda: docs.query(EAST), lambda: list(docs.scan()), lambda: docs.delete(where=F("free") == 1), lambda: docs.delete(ids=["r1"]),
+            ]  # fmt: skip
+            told = []
+            for verb in verbs:
+                try:
+                    verb()
+                except (vk.Corrupt, vk.AlreadyExists) as error:
+                    told.append(type(error))
+            assert vk.Corrupt in told, key
+            docs.upsert(rows(0, 3))
+
+
 # --------------------------------------------------------------------------------------------- adopt
 
 

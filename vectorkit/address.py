@@ -51,7 +51,7 @@ async def open_store(
     if not isinstance(url, str):
         raise ConfigError("a store needs a url")
     backend = backend_for(_scheme(url))
-    secret = settings.pop("api_key", "")
+    secret = settings.pop("api_key", None) or ""
     typed = _options(backend, options, settings)
     target = _target(url, backend, typed, read_only, str(secret))
     ticking = _clock(clock)

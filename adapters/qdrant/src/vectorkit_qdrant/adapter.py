@@ -25,7 +25,7 @@ from vectorkit.adapter import (
     Target,
     WriteReport,
 )
-from vectorkit.codec import NEVER
+from vectorkit.codec import NEVER, decode
 from vectorkit.errors import (
     AlreadyExists,
     Ambiguous,
@@ -49,7 +49,6 @@ from vectorkit.types import (
     Cursor,
     Flat,
     FloatArray,
-    Hit,
     Hits,
     Metric,
     Page,
@@ -220,10 +219,10 @@ class QdrantAdapter:
                 return WriteReport(written=len(batch))
             points = _points(scope, batch.ids)
             found = await self._engine.retrieve(scope.collection, list(points), keys=SEEN)
-            there = {points[row.point] for row in found if _lives(row, scope.now)}
+            there = {points[row.point] for row in found if self._lives(row, scope.now)}
             if there and mode == "insert":
                 raise _conflict(batch.ids, there)
-            if expired := [row.point for row in found if not _lives(row, scope.now)]:
+            if expired := [row.point for row in found if not self._lives(row, scope.now)]:
                 await self._engine.delete(scope.collection, _all(among(expired), past(scope.now)))
             kept = [row for row, id in enumerate(batch.ids) if id not in there]  # noqa: A001
             if kept:
@@ -301,13 +300,13 @@ class QdrantAdapter:
         sent: dict[str, dict[str, Any]] = {}
         seen: dict[str, int] = {}
         for row in await self._engine.retrieve(scope.collection, points):
-            if not _lives(row, scope.now):
+            if not self._lives(row, scope.now):
                 continue
             metadata = self._metadata(row)
             if change.where is None or change.where.matches(metadata):
                 (sequence,) = self._sequences(1)
                 sent[row.point] = convert.changed(spec, row.payload, change.apply(metadata), sequence)
-                seen[row.point] = int(row.payload.get("_vk_seq", 0))
+                seen[row.point] = self._number(row, "_vk_seq", 0)
         return sent, seen
 
     async def delete(self, scope: Scope, selector: Selector) -> int:
@@ -326,14 +325,16 @@ class QdrantAdapter:
         keys = SEEN if plan is None else (*SEEN, "_vk_meta")
         found = await self._engine.retrieve(scope.collection, list(_points(scope, ids)), keys=keys)
         meant = [
-            row for row in found if _lives(row, scope.now) and (plan is None or plan.where.matches(self._metadata(row)))
+            row
+            for row in found
+            if self._lives(row, scope.now) and (plan is None or plan.where.matches(self._metadata(row)))
         ]
         if not meant:
             return 0
         where = among([row.point for row in meant])
         if plan is not None:  # as they were looked at
             where = _all(
-                where, {"key": "_vk_seq", "match": {"any": [int(row.payload.get("_vk_seq", 0)) for row in meant]}}
+                where, {"key": "_vk_seq", "match": {"any": [self._number(row, "_vk_seq", 0) for row in meant]}}
             )
         await self._engine.delete(scope.collection, where)
         return len(meant)
@@ -348,6 +349,15 @@ class QdrantAdapter:
             return convert.metadata_of(row.payload)
         except (ValueError, TypeError, RecursionError) as error:
             raise self._damaged(row, error) from error
+
+    def _number(self, row: Row, key: str, otherwise: int) -> int:
+        value = row.payload.get(key, otherwise)
+        if type(value) is not int:
+            raise self._damaged(row, ValueError(f"{key} is no integer"))
+        return value
+
+    def _lives(self, row: Row, now: int | None) -> bool:
+        return now is None or self._number(row, "_vk_expires", NEVER) > now
 
     def _record(self, row: Row) -> Record:
         try:
@@ -368,7 +378,7 @@ class QdrantAdapter:
         return [
             self._record(row)
             for row in found
-            if row.payload.get("_vk_id") == points[row.point] and _lives(row, scope.now)
+            if row.payload.get("_vk_id") == points[row.point] and self._lives(row, scope.now)
         ]
 
     async def count(self, scope: Scope, plan: Plan | None) -> int:
@@ -383,7 +393,7 @@ class QdrantAdapter:
     async def stats(self, scope: Scope) -> Stats:
         spec = await self._spec(scope)
         size = await self._engine.size(scope.collection)
-        rows = size.rows if scope.now is None else await self.count(scope, None)
+        rows = await self.count(scope, None)
         return Stats(
             rows=rows, index="flat" if isinstance(spec.index, Flat) else "hnsw", indexed=size.indexed, bytes=size.bytes
         )
@@ -458,7 +468,7 @@ class QdrantAdapter:
         total: int | None,
     ) -> Hits:
         """total: the rows that match, where fewer than k came back for some vector."""
-        measured = [convert.score(spec.metric, row.score) for row in rows]
+        measured = convert.scores(spec.metric, [row.score for row in rows])
         exact = query.exact or isinstance(spec.index, Flat)
         missing = total is not None and len(rows) < min(query.k, total)
         if (missing and exact) or not all(map(math.isfinite, measured)):
@@ -469,17 +479,18 @@ class QdrantAdapter:
             hits = Hits(coverage="exact", path="every vector" if exact else "HNSW, every row that matches")
         else:
             hits = Hits(coverage="complete", path="HNSW")
-        hits.extend(self._hit(row, score) for row, score in zip(rows, measured, strict=True))
-        return hits
+        return self._fill(hits, rows, measured)
 
-    def _hit(self, row: Row, score: float) -> Hit:
-        try:
-            vector = None if row.vector is None else convert.vector_of(row.payload, row.vector)
-            return make_hit(
-                row.payload["_vk_id"], score, row.payload.get("_vk_text"), convert.metadata_of(row.payload), vector
-            )
-        except (KeyError, ValueError, TypeError, RecursionError) as error:
-            raise self._damaged(row, error) from error
+    def _fill(self, hits: Hits, rows: Sequence[Row], measured: Sequence[float]) -> Hits:
+        for row, found in zip(rows, measured, strict=True):
+            payload = row.payload
+            try:
+                vector = None if row.vector is None else convert.vector_of(payload, row.vector)
+                id, text = convert.named(payload)  # noqa: A001
+                hits.append(make_hit(id, found, text, decode(payload.get("_vk_meta")), vector))
+            except (KeyError, ValueError, TypeError, RecursionError) as error:
+                raise self._damaged(row, error) from error
+        return hits
 
     async def _exactly(
         self, scope: Scope, spec: CollectionSpec, query: Query, where: Condition | None, vector: FloatArray
@@ -506,10 +517,8 @@ class QdrantAdapter:
         if not rows:
             return hits
         ranked = top(np.concatenate(parts), np.arange(len(rows)), [row.payload["_vk_id"] for row in rows], query.k)
-        for slot, measured in ranked:
-            row = rows[slot] if query.vectors_back else replace(rows[slot], vector=None)
-            hits.append(self._hit(row, measured))
-        return hits
+        best = [rows[slot] if query.vectors_back else replace(rows[slot], vector=None) for slot, _ in ranked]
+        return self._fill(hits, best, [measured for _, measured in ranked])
 
     async def keyword(self, scope: Scope, query: KeywordQuery) -> Hits:
         where = self._where(scope, query.plan, None if query.ids is None else self._among(scope, query.ids))
@@ -517,9 +526,8 @@ class QdrantAdapter:
         keys = WHOLE if query.vectors_back else SHOWN
         search = Search(text=text, where=where, limit=min(query.k, MOST), vectors=query.vectors_back, keys=keys)
         (rows,) = await self._all_tied(scope, "dot", [search])
-        hits = Hits(coverage="exact", path="full-text index, BM25")
-        hits.extend(self._hit(row, row.score or 0.0) for row in rows)
-        return hits
+        hits = Hits(coverage="complete", path="full-text index, BM25")  # rows deleted since the last merge count in it
+        return self._fill(hits, rows, [row.score or 0.0 for row in rows])
 
 
 def _width(spec: CollectionSpec) -> int:
@@ -533,16 +541,12 @@ def _tied(metric: Metric, last: Row, beyond: Row) -> bool:
 
 def _points(scope: Scope, ids: Sequence[str]) -> dict[str, str]:
     """The ids by their points."""
-    return {convert.point_id(id, scope.tenant): id for id in ids}  # noqa: A001
+    return dict(zip(convert.point_ids(ids, scope.tenant), ids, strict=True))
 
 
 def _conflict(ids: Sequence[str], there: set[str]) -> AlreadyExists:
     named = [id for id in ids if id in there]  # noqa: A001
     return AlreadyExists(f"{len(named)} of the ids exist, the first is {named[0]!r}; nothing was written", ids=named)
-
-
-def _lives(row: Row, now: int | None) -> bool:
-    return now is None or int(row.payload.get("_vk_expires", NEVER)) > now
 
 
 def _all(*conditions: Condition) -> Condition:

@@ -36,6 +36,9 @@ from vectorkit_qdrant.options import QdrantOptions, check_header
 
 OLDEST = (1, 20)
 """A server that is older takes no insert-only writes and no full-text scores, and does not say so: it writes over rows."""
+LONGEST_WAIT = 86_400  # seconds that a server may ask us to wait
+_CHANNEL = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1_000}
+"""A channel tries again so soon; left to itself it waits up to two minutes, and fails every request meanwhile."""
 _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
@@ -58,15 +61,20 @@ def translated(error: Exception, shown: str, timeout: int) -> VectorkitError:
     """The client's errors as ours."""
     if isinstance(error, ResourceExhaustedResponse):
         return RateLimited(
-            f"{shown} asks for fewer requests", retry_after=float(min(max(error.retry_after_s, 0), 10**9))
+            f"{shown} asks for fewer requests", retry_after=float(min(max(error.retry_after_s, 0), LONGEST_WAIT))
         )
     if isinstance(error, UnexpectedResponse):
-        return _refused(error.status_code or 0, _told(error.content), shown, timeout)
+        told, qdrants = _told(error.content)
+        if error.status_code == 404 and not qdrants:  # of a gateway: nothing is known of collections
+            return Unavailable(f"{shown} answered, and not as Qdrant does (404: {told})")
+        return _refused(error.status_code or 0, told, shown, timeout)
     if isinstance(error, grpc.RpcError):
         call: Any = error
         return _refused(_STATUS.get(call.code(), 500), str(call.details())[:200], shown, timeout)
     cause = error.source if isinstance(error, ResponseHandlingException) else error
     match cause:
+        case httpx.PoolTimeout():
+            return Unavailable(f"{shown} was not asked: all connections were in use for {timeout} s")
         case httpx.TimeoutException():
             return DeadlineExceeded(f"{shown} did not answer within {timeout} s; a write may have landed")
         case httpx.LocalProtocolError():  # which quotes headers
@@ -86,7 +94,7 @@ def translated(error: Exception, shown: str, timeout: int) -> VectorkitError:
 def _refused(status: int, told: str, shown: str, timeout: int) -> VectorkitError:
     match status:
         case 401 | 403:
-            return ConfigError(f"{shown} refused the credentials; give the profile's api_key")
+            return ConfigError(f"{shown} refused the credentials ({told}); the key is the profile's api_key")
         case 404:
             return NotFound(f"{shown}: {told}")
         case 408 | 504:
@@ -101,12 +109,12 @@ def _refused(status: int, told: str, shown: str, timeout: int) -> VectorkitError
             return Unavailable(f"{shown} failed: {told}")
 
 
-def _told(content: bytes) -> str:
+def _told(content: bytes) -> tuple[str, bool]:
+    """What a refusal says, and whether it is of Qdrant's form."""
     try:
-        said = json.loads(content)["status"]["error"]
+        return str(json.loads(content)["status"]["error"])[:200], True
     except (ValueError, KeyError, TypeError, RecursionError):
-        said = content.decode("utf-8", "replace")
-    return str(said)[:200]
+        return content.decode("utf-8", "replace")[:200], False
 
 
 def _forget_headers(error: Exception) -> None:
@@ -120,7 +128,7 @@ def _forget_headers(error: Exception) -> None:
 def _may_have_landed(error: Exception) -> bool:
     """Whether a request that failed so may have been carried out."""
     if isinstance(error, UnexpectedResponse):
-        return error.status_code in (408, 500, 502, 504)
+        return error.status_code in (408, 500, 502, 503, 504)
     if isinstance(error, grpc.RpcError):
         call: Any = error
         refused = (
@@ -177,6 +185,7 @@ class Client:
                 port=port,
                 prefix=target.path.strip("/") or None,
                 grpc_port=options.grpc_port,
+                grpc_options=dict(_CHANNEL),
                 prefer_grpc=options.grpc,
                 headers=headers,
                 timeout=options.timeout,
@@ -184,8 +193,11 @@ class Client:
                 limits=httpx.Limits(max_connections=100, max_keepalive_connections=20),
                 **verify,
             )
-        except ValueError:  # of urllib3, which reads the URL
-            raise ConfigError(f"{self.shown} names a host that cannot be looked up") from None
+        except Exception as error:  # noqa: BLE001 - of the URL, of a proxy or certificates that the environment names
+            raise ConfigError(
+                f"{self.shown} names a host that cannot be looked up, or the environment a proxy or certificates that cannot "
+                f"be used ({type(error).__name__})"
+            ) from None
 
     async def open(self) -> None:
         """Ask who is there. ConfigError where it is no Qdrant, Unsupported where it is too old."""
@@ -212,7 +224,10 @@ class Client:
             call = object()
             self._under_way.add(call)
             try:
-                return await self._runtime.call(getattr(self.native, verb), *arguments, **named)
+                async with self._runtime.deadline(max(0.001, end - time.monotonic())):
+                    return await self._runtime.call(getattr(self.native, verb), *arguments, **named)
+            except DeadlineExceeded as error:  # an answer that drips
+                raise self._late(inserting) from error
             except VectorkitError:
                 raise
             except Exception as error:  # of an answer that it cannot read the client raises whatever its parsers raise
@@ -233,6 +248,10 @@ class Client:
             left -= 1
             pause = min(2 * pause, 2.0)
             await self._runtime.sleep(wait)
+
+    def _late(self, inserting: bool) -> VectorkitError:
+        told = f"{self.shown} did not answer within {self._options.timeout} s; a write may have landed"
+        return Ambiguous(f"{told}; get() tells whether the rows are there") if inserting else DeadlineExceeded(told)
 
     def _ours(self) -> None:
         if self._closed:
@@ -269,5 +288,5 @@ def _verify(options: QdrantOptions) -> ssl.SSLContext | bool:
         return True
     try:
         return ssl.create_default_context(cafile=options.ssl_ca)
-    except (OSError, ssl.SSLError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"ssl_ca: {options.ssl_ca!r} cannot be read ({error})") from None

@@ -3,11 +3,13 @@
 Nothing here knows a client, so all of it is tested without a store.
 """
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
-from uuid import UUID, uuid5
+from functools import partial
+from typing import Any, TypeAlias
+from uuid import UUID
 
 import numpy as np
 
@@ -24,7 +26,23 @@ DISTANCES: dict[Metric, str] = {"cosine": "Cosine", "dot": "Dot", "l2": "Euclid"
 
 def point_id(id: str, tenant: str = "") -> str:
     """The UUID of a row: Qdrant's ids are integers or UUIDs."""
-    return str(uuid5(NAMESPACE, parts(tenant, id)))
+    return point_ids((id,), tenant)[0]
+
+
+def point_ids(ids: Sequence[str], tenant: str = "") -> list[str]:
+    """`str(uuid5(NAMESPACE, parts(tenant, id)))` of each, at a third of the cost."""
+    hashed = hashlib.sha1(NAMESPACE.bytes + parts(tenant).encode(), usedforsecurity=False)
+    found = []
+    for id in ids:  # noqa: A001
+        name = id.encode()
+        digest = hashed.copy()
+        digest.update(b"%d:%b" % (len(name), name))
+        text = digest.hexdigest()
+        found.append(f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}")
+    return found
+
+
+_VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 
 
 # --------------------------------------------------------------------------------------------- declared fields
@@ -54,17 +72,39 @@ def element(value: Any, kind: Any) -> str:
 def field_keys(spec: CollectionSpec, metadata: Metadata) -> dict[str, Any]:
     """The keys that filters use: each declared field's value, where the row has one."""
     keys: dict[str, Any] = {}
+    _fill(keys, _writers(spec), metadata)
+    return keys
+
+
+Writer: TypeAlias = tuple[str, str, Callable[[Any], Any] | None, str | None]
+
+
+def _writers(spec: CollectionSpec) -> list[Writer]:
+    """Of each declared field its name, its key, what makes the stored value of it, and the key that it is ordered by."""
+    found: list[Writer] = []
     for n, (name, kind) in enumerate(spec.fields.items()):
+        key = f"_vk_f{n}"
+        if getattr(kind, "__origin__", None) is list:
+            found.append((name, key, partial(_elements, kind=kind), None))
+        elif kind is str:
+            found.append((name, key, None, f"{key}p"))
+        else:
+            found.append((name, key, None if kind is int else partial(scalar, kind=kind), None))
+    return found
+
+
+def _elements(values: Any, kind: Any) -> list[str]:
+    return list(dict.fromkeys(element(one, kind) for one in values)) or ["-"]
+
+
+def _fill(keys: dict[str, Any], writers: list[Writer], metadata: Metadata) -> None:
+    for name, key, made, ordered in writers:
         value = metadata.get(name)
         if value is None:
             continue
-        if getattr(kind, "__origin__", None) is list:
-            keys[f"_vk_f{n}"] = list(dict.fromkeys(element(one, kind) for one in value)) or ["-"]
-            continue
-        keys[f"_vk_f{n}"] = scalar(value, kind)
-        if kind is str:
-            keys[f"_vk_f{n}p"] = order_key(value)
-    return keys
+        keys[key] = value if made is None else made(value)
+        if ordered is not None:
+            keys[ordered] = order_key(value)
 
 
 # --------------------------------------------------------------------------------------------- rows
@@ -76,16 +116,17 @@ def payloads(
     """What is stored beside each vector."""
     texts = batch.texts or [None] * len(batch)
     documents = batch.metadata or [None] * len(batch)
+    writers = _writers(spec)
     found = []
-    for n, (id, text, metadata, expires) in enumerate(  # noqa: A001
-        zip(batch.ids, texts, documents, expiry_micros(batch), strict=True)
+    for n, (id, sequence, text, metadata, expires) in enumerate(  # noqa: A001
+        zip(batch.ids, sequences, texts, documents, expiry_micros(batch), strict=True)
     ):
-        payload: dict[str, Any] = {"_vk_id": id, "_vk_seq": sequences[n], "_vk_expires": expires}
+        payload: dict[str, Any] = {"_vk_id": id, "_vk_seq": sequence, "_vk_expires": expires}
         if tenant:
             payload["_vk_tenant"] = tenant
         if metadata:
             payload["_vk_meta"] = encode(metadata)
-            payload |= field_keys(spec, metadata)
+            _fill(payload, writers, metadata)
         if text is not None:
             payload["_vk_text"] = text
             if spec.text and (words := tokens(text)):
@@ -102,7 +143,31 @@ def as_stored(spec: CollectionSpec, vectors: FloatArray) -> tuple[FloatArray, li
         return vectors, []
     wide = vectors.astype(np.float64)
     norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-    return (wide / norms[:, None]).astype(np.float32), norms.tolist()
+    wide /= norms[:, None]
+    return wide.astype(np.float32), norms.tolist()
+
+
+def _scale(exponent: int) -> float:
+    """A power of ten by which numbers with this exponent (as float32 stores it) keep all that tells them from their neighbours:
+    what rounding takes is less than half of the half of the gap to the next, also below a power of two."""
+    digits = math.ceil((25.2 - (exponent - 126)) * math.log10(2))
+    return 10.0 ** min(max(digits, 0), 22)  # beyond which a power of ten is no float64
+
+
+_SCALES = np.array([_scale(exponent) for exponent in range(256)])
+_SMALLEST = next(n for n in range(256) if _SCALES[n] < 10.0**22)
+
+
+def shortened(vectors: FloatArray) -> Any:
+    """float32 as the float64 of few digits that become the same float32 again: 13 characters of JSON instead of 21."""
+    exponents = (np.ascontiguousarray(vectors, np.float32).view(np.uint32) >> 23) & 255
+    scales = _SCALES[exponents]
+    wide = vectors.astype(np.float64)
+    short = np.rint(wide * scales)
+    short /= scales
+    if (tiny := exponents < _SMALLEST).any():
+        short[tiny] = wide[tiny]
+    return short
 
 
 def vector_of(payload: Mapping[str, Any], stored: Any) -> FloatArray:
@@ -120,13 +185,22 @@ def metadata_of(payload: Mapping[str, Any]) -> dict[str, Any]:
     return decode(payload.get("_vk_meta"))
 
 
+def named(payload: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The id and the text. Raises KeyError or ValueError where they are none."""
+    id, text = payload["_vk_id"], payload.get("_vk_text")  # noqa: A001
+    if type(id) is not str or not (text is None or type(text) is str):
+        raise ValueError("its id or its text is no string")
+    return id, text
+
+
 def record_of(payload: Mapping[str, Any], stored: Any) -> Record:
     """A row as it was written; `stored` is its vector, None where none is wanted."""
     expires = int(payload.get("_vk_expires", NEVER))
+    id, text = named(payload)  # noqa: A001
     return Record(
-        payload["_vk_id"],
+        id,
         None if stored is None else vector_of(payload, stored),
-        payload.get("_vk_text"),
+        text,
         metadata_of(payload),
         None if expires == NEVER else from_micros(expires),
     )
@@ -137,6 +211,11 @@ def score(metric: Metric, raw: float | None) -> float:
     if raw is None:
         return math.nan
     return -raw if metric == "l2" else raw
+
+
+def scores(metric: Metric, raw: Sequence[float | None]) -> list[float]:
+    """`score` of each."""
+    return [math.nan if one is None else -one if metric == "l2" else one for one in raw]
 
 
 def changed(spec: CollectionSpec, payload: Mapping[str, Any], metadata: Metadata, sequence: int) -> dict[str, Any]:

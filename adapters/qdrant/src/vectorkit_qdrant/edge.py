@@ -389,7 +389,7 @@ class Edge:
     ) -> None:
         def write(shard: Any) -> None:
             rows: Any = zip(points, vectors, payloads, strict=True)
-            made = [qe.Point(*row) for row in rows]
+            made = [qe.Point(point, vector.tolist(), payload) for point, vector, payload in rows]
             mode = qe.UpdateMode.InsertOnly if fresh else qe.UpdateMode.Upsert
             shard.update(qe.UpdateOperation.upsert_points(made, update_mode=mode))
 
@@ -423,7 +423,7 @@ class Edge:
             else:
                 answers = shard.query_batch(qe.QueryBatchRequest(requests))
             return [
-                [_row(found, search.vectors, found.score) for found in answer]
+                [_found(found, search.vectors) for found in answer]
                 for search, answer in zip(searches, answers, strict=True)
             ]
 
@@ -502,6 +502,12 @@ class Edge:
         if self._release(held) and not self._temporary:
             with suppress(OSError):  # a full disk: it is read before it is next opened
                 seal(self._home.folder(name))
+
+
+def _found(found: Any, vectors: bool) -> Row:
+    """A row of a search, whose point nobody asks for: to read it makes an object of it, which costs as much as the rest."""
+    payload = found.payload or {}
+    return Row("" if "_vk_id" in payload else str(found.id), payload, found.vector if vectors else None, found.score)
 
 
 def _row(found: Any, vectors: bool, score: float | None = None) -> Row:

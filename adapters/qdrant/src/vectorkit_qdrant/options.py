@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
+from vectorkit.codec import bad_text
 from vectorkit.errors import InvalidArgument, Unsupported
 from vectorkit.types import HNSW, IVF, CollectionSpec
 
@@ -21,8 +22,8 @@ class QdrantOptions:
 
     Server only: grpc: speak gRPC to `grpc_port`, a quarter of the bytes; TLS and keys as over REST. api_key: a secret, better given as
     the profile's `api_key` or in the URL (`qdrant://:key@host`). headers: more headers, for a proxy. ssl_verify: False accepts
-    any certificate. ssl_ca: a file of authorities to trust. timeout: whole seconds that one request may take, at Qdrant
-    and on the way. retries: how often a request is sent again after a lost connection, a 502, 503 or 429, within `timeout`.
+    any certificate. ssl_ca: a file of authorities to trust. timeout: whole seconds that one request may take; the sync colour
+    over REST counts them for each part of an answer. retries: how often a request is sent again after a lost connection, a 502, 503 or 429, within `timeout`.
 
     Of collections that this handle makes on a server: shard_number; replication_factor; write_consistency_factor: replicas
     that confirm a write; shard_key: custom sharding, this handle's rows in the shards of this key and its reads from them.
@@ -80,7 +81,8 @@ class QdrantOptions:
             _require(name, value, value is None or _whole(value, 1, 2**31), "an int of at least 1, or None")
         for name in ("ssl_ca", "shard_key", "tenant_field"):
             value = getattr(self, name)
-            _require(name, value, value is None or (isinstance(value, str) and bool(value)), "a string or None")
+            allowed = value is None or (isinstance(value, str) and bool(value) and not bad_text(value))
+            _require(name, value, allowed, "a string or None")
         if not isinstance(self.api_key, str):
             raise InvalidArgument(f"api_key must be a string, got {type(self.api_key).__name__}")
         check_header("api_key", self.api_key)
@@ -94,8 +96,8 @@ class QdrantOptions:
             if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", key) or key.lower().endswith("-bin"):
                 raise InvalidArgument(f"headers has a name that HTTP or gRPC does not take: {key!r}")
         level = self.read_consistency
-        allowed = level is None or level in ("majority", "quorum", "all") or _whole(level, 1, 2**31)
-        _require("read_consistency", level, allowed, 'an int of at least 1, "majority", "quorum", "all" or None')
+        known_level = level is None or level in ("majority", "quorum", "all") or _whole(level, 1, 2**31)
+        _require("read_consistency", level, known_level, 'an int of at least 1, "majority", "quorum", "all" or None')
         for name, kind in (("write_ordering", Ordering), ("quantization", Quantization)):
             known = get_args(kind)
             _require(name, getattr(self, name), getattr(self, name) in (None, *known), f"{', '.join(known)} or None")

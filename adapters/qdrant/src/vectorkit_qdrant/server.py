@@ -7,6 +7,8 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from qdrant_client import models
@@ -15,24 +17,26 @@ from vectorkit.errors import (
     AlreadyExists,
     ConfigError,
     Corrupt,
+    InvalidRecord,
     NotFound,
     PartialFailure,
     Unavailable,
     Unsupported,
     VectorkitError,
 )
-from vectorkit.runtime import Runtime
+from vectorkit.runtime import Runtime, heavy
 from vectorkit.types import HNSW, LAYOUT, CollectionSpec, Flat, FloatArray
 from vectorkit_qdrant.adopt import CONTROL
 from vectorkit_qdrant.client import Client
-from vectorkit_qdrant.convert import DISTANCES, point_id
+from vectorkit_qdrant.convert import DISTANCES, point_id, shortened
 from vectorkit_qdrant.engine import Row, Search, Size
 from vectorkit_qdrant.filters import Condition, as_filter
 from vectorkit_qdrant.options import QdrantOptions, codes_of, kilobytes
 
 AT_ONCE = 8  # requests that look at collections at the same time
-BODY = 8 * 2**20  # bytes of a request, of which a server takes 32 MB; to encode them holds an event loop for 0.1 s
-NUMBER = 22  # bytes that a number may take in JSON
+BODY = 4 * 2**20  # bytes of a request, of which a server takes 32 MB; to encode more holds an event loop for too long
+LARGEST = 32 * 2**20 - 4_096  # bytes of the one row of a request
+NUMBER = 16  # bytes that a number may take in JSON
 ESCAPED = 6  # and a character
 STALE = 3_600  # seconds after which what was begun and not published is nobody's
 
@@ -88,6 +92,13 @@ def _quantization(kind: str | None, *, in_ram: bool) -> Any:
 
 
 # --------------------------------------------------------------------------------------------- the engine
+
+
+class _Once(list[float]):
+    """A vector that is not copied number by number: the client makes a deep copy of each request of a batch."""
+
+    def __deepcopy__(self, memo: Any) -> "_Once":
+        return self
 
 
 class Server:
@@ -210,9 +221,14 @@ class Server:
             if await self._dropped(spec.name) < made.generation:
                 break
             await self._ask("delete_collection", made.physical)  # another had made and dropped it since we looked
-        if self._options.shard_key is not None:
-            await self._ask("create_shard_key", made.physical, self._options.shard_key)
-        await self._index(made, {})
+        try:
+            if self._options.shard_key is not None:
+                await self._ask("create_shard_key", made.physical, self._options.shard_key)
+            await self._index(made, {})
+        except VectorkitError:
+            with suppress(VectorkitError):
+                await self._ask("delete_collection", made.physical)
+            raise
         return made
 
     async def _next(self, spec: CollectionSpec) -> CollectionSpec:
@@ -222,7 +238,7 @@ class Server:
         if any(map(_is_published, there.values())):
             raise AlreadyExists(f"{self.shown} has a collection {spec.name!r} already")
         for physical, told in there.items():  # of an adoption that was cut short
-            if time.time() - float(_labels(told).get("_vk_begun", 0)) > STALE:
+            if time.time() - _begun(told) > STALE:
                 await self._ask("delete_collection", physical)
         generation = max([await self._dropped(spec.name), *map(_generation, names)]) + 1
         return CollectionSpec.from_json({**spec.to_json(), "generation": generation})
@@ -281,11 +297,14 @@ class Server:
         await self._ask("delete_collection", spec.physical)
 
     async def _dropped(self, name: str) -> int:
+        """The highest generation of a name that was dropped, 0 for none."""
+        named = {"key": "_vk_name", "match": {"value": name}}
         try:
-            rows = await self._ask("retrieve", CONTROL, [point_id(name)], with_payload=True)
+            rows, _ = await self._ask("scroll", CONTROL, scroll_filter=_filter(named), limit=1_000, with_payload=True)
         except NotFound:
             return 0
-        return int(rows[0].payload["_vk_generation"]) if rows else 0
+        found = [row.payload.get("_vk_generation") for row in rows if row.payload]
+        return max((one for one in found if isinstance(one, int)), default=0)
 
     async def drop(self, name: str) -> None:
         there = await self._found(name)
@@ -296,9 +315,11 @@ class Server:
             await self._ask("delete_collection", physical)
 
     async def _remember(self, name: str, generation: int) -> None:
-        """Note the generation as dropped before it is."""
+        """Note the generation as dropped before it is; notes of lower ones then say nothing more."""
         note = models.PointStruct(
-            id=point_id(name), vector=[1.0], payload={"_vk_name": name, "_vk_generation": generation}
+            id=point_id(f"{name}@{generation}"),
+            vector=[1.0],
+            payload={"_vk_name": name, "_vk_generation": generation},
         )
         try:
             await self._ask("upsert", CONTROL, [note], wait=True)
@@ -315,6 +336,9 @@ class Server:
                 f"{self.shown}: a collection {CONTROL!r} is there that is not vectorkit's, which keeps its notes under that name; "
                 f"rename it ({error})"
             ) from error
+        lower = {"key": "_vk_generation", "range": {"lt": generation}}
+        older = {"must": [{"key": "_vk_name", "match": {"value": name}}, lower]}
+        await self._ask("delete", CONTROL, models.FilterSelector(filter=_filter(older)), wait=True)
 
     @asynccontextmanager
     async def _free(self) -> AsyncIterator[None]:
@@ -335,13 +359,15 @@ class Server:
         fresh: bool,
     ) -> None:
         mode = models.UpdateMode.INSERT_ONLY if fresh else None
-        start = 0
         each = NUMBER * vectors.shape[1]
-        for stop in _requests([each + _bytes(payload) for payload in payloads]):
-            batch = models.Batch(
-                ids=list(points[start:stop]),
-                vectors=vectors[start:stop].tolist(),
-                payloads=list(map(dict, payloads[start:stop])),
+        sizes = await heavy(self._runtime, len(points), lambda: [each + _bytes(payload) for payload in payloads])
+        for at, size in enumerate(sizes):
+            if size > LARGEST and each + len(json.dumps(payloads[at], ensure_ascii=False).encode()) > LARGEST:
+                raise InvalidRecord("the row is larger than the 32 MB that Qdrant takes in a request", row=at)
+        stops = _requests(sizes)
+        for start, stop in pairwise([0, *stops]):
+            batch = await heavy(
+                self._runtime, stop - start, partial(self._batch, points, vectors, payloads, slice(start, stop))
             )
             try:
                 await self._ask(
@@ -353,7 +379,15 @@ class Server:
                 failed = [str(payload["_vk_id"]) for payload in payloads[start:]]
                 told = f"{start} rows were written, {len(failed)} were not: {error}"
                 raise PartialFailure(told, written=start, failed=failed) from error
-            start = stop
+
+    def _batch(
+        self, points: Sequence[str], vectors: FloatArray, payloads: Sequence[Mapping[str, Any]], part: slice
+    ) -> Any:
+        return models.Batch(
+            ids=list(points[part]),
+            vectors=self._numbers(vectors[part]).tolist(),
+            payloads=list(map(dict, payloads[part])),
+        )
 
     async def overwrite(self, name: str, payloads: Mapping[str, Mapping[str, Any]], seen: Mapping[str, int]) -> None:
         rows = list(payloads.items())
@@ -388,20 +422,19 @@ class Server:
         sizes = [0] if len(searches) == 1 else _sizes(searches)
         for stop in _requests(sizes):
             part = searches[len(answers) : stop]
-            answers += await self._ask("query_batch_points", name, list(map(self._request, part)), **self._reading)
+            found = await self._ask("query_batch_points", name, list(map(self._request, part)), **self._reading)
+            if len(found) != len(part):
+                raise Unavailable(f"{self.shown} answered, and not as Qdrant does ({len(found)} of {len(part)})")
+            answers += found
         return [
             [_row(found, search.vectors, found.score) for found in answer.points]
             for search, answer in zip(searches, answers, strict=True)
         ]
 
     def _request(self, search: Search) -> Any:
-        if search.text is not None:
-            query: Any = {"text": {"query": search.text}}
-        else:
-            assert search.vector is not None
-            query = search.vector.tolist()
+        query = None if search.text is None else {"text": {"query": search.text}}
         rescored = {"rescore": True, "oversampling": search.oversampling}
-        return models.QueryRequest.model_validate(
+        request = models.QueryRequest.model_validate(
             {
                 "query": query,
                 "using": None if search.text is None else "_vk_words",
@@ -417,6 +450,13 @@ class Server:
                 "shard_key": self._options.shard_key,
             }
         )
+        if search.vector is not None:
+            request.query = _Once(self._numbers(search.vector).tolist())
+        return request
+
+    def _numbers(self, vectors: FloatArray) -> Any:
+        """Vectors as they are sent: JSON gets no more digits than float32 has."""
+        return vectors if self._options.grpc else shortened(vectors)
 
     async def scroll(
         self,
@@ -488,6 +528,11 @@ def _labels(told: Any) -> dict[str, Any]:
 
 def _is_published(told: Any) -> bool:
     return bool(_labels(told).get("_vk_state") == "published")
+
+
+def _begun(told: Any) -> float:
+    begun = _labels(told).get("_vk_begun")
+    return float(begun) if isinstance(begun, int | float) else 0.0
 
 
 def _generation(physical: str) -> int:
