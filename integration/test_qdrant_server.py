@@ -835,8 +835,9 @@ def test_what_an_adoption_left_is_swept_when_it_is_old(server: QdrantServer, str
             labels = {"_vk_layout": 1, "_vk_spec": spec, "_vk_state": "hidden", "_vk_begun": int(begun)}
             qdrant_request(server.url, "PUT", f"collections/kb@{generation}", {**shape, "metadata": labels})
         assert store.collections() == []
-        store.create_collection(vk.CollectionSpec("kb", 8, metric="dot"))
-        assert {found.name for found in strangers.get_collections().collections} == {"kb@2", "kb@3"}
+        with raises(vk.AlreadyExists, "is being adopted as 'kb@2'"):
+            store.create_collection(vk.CollectionSpec("kb", 8, metric="dot"))
+        assert {found.name for found in strangers.get_collections().collections} == {"kb@2"}
 
 
 def test_of_two_drops_that_cross_the_higher_generation_is_remembered(server: QdrantServer) -> None:
@@ -997,6 +998,35 @@ def test_what_cannot_be_adopted_leaves_nothing(
         assert left == {"theirs", "vk-control"}
 
 
+def test_of_two_adoptions_of_one_name_one_is_made(server: QdrantServer, strangers: QdrantClient) -> None:
+    named(strangers, 30)
+    spec = vk.CollectionSpec("kb", 8, metric="dot")
+    ended: list[str] = []
+
+    def make(adopting: bool) -> None:
+        with vk.connect(server.url) as own:
+            try:
+                ended.append(
+                    str((own.adopt("theirs?vector=text", spec) if adopting else own.create_collection(spec)).count())
+                )
+            except vk.AlreadyExists:
+                ended.append("exists")
+
+    with vk.connect(server.url) as store:
+        with between(store, "update_collection", lambda: [make(True), make(False)]):
+            assert store.adopt("theirs?vector=text", spec).count() == 30
+        assert ended == ["exists", "exists"]
+        store.drop_collection("kb")
+        ended.clear()
+        threads = [threading.Thread(target=make, args=(True,)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(ended) == ["30", *["exists"] * 5]
+        assert store.collection("kb").count() == 30
+
+
 def test_what_an_adoption_that_was_killed_left_is_not_seen(
     server: QdrantServer, strangers: QdrantClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1009,9 +1039,9 @@ def test_what_an_adoption_that_was_killed_left_is_not_seen(
             with killed, pytest.raises(SystemExit):
                 store.adopt("theirs?vector=text", spec)
         assert store.collections() == []
-        docs = store.create_collection(spec)
-        assert {found.name for found in strangers.get_collections().collections} == {"theirs", "kb@1", "kb@2"}
-        store.drop_collection("kb")
-        with pytest.raises(vk.NotFound):
-            docs.count()
-        assert {found.name for found in strangers.get_collections().collections} == {"theirs", "vk-control"}
+        with raises(vk.AlreadyExists, "is being adopted as 'kb@1'"):
+            store.create_collection(spec)
+        assert {found.name for found in strangers.get_collections().collections} == {"theirs", "kb@1"}
+        monkeypatch.setattr(server_module, "STALE", 0)
+        store.create_collection(spec)
+        assert {found.name for found in strangers.get_collections().collections} == {"theirs", "kb@2"}

@@ -67,7 +67,7 @@ class Engine(Protocol):
         """Make it with its payload indexes, and return its spec with the generation filled in. AlreadyExists."""
 
     async def publish(self, spec: CollectionSpec) -> None:
-        """Let a hidden collection be found. AlreadyExists."""
+        """Let a hidden collection be found."""
 
     async def discard(self, spec: CollectionSpec) -> None:
         """Remove a hidden collection."""

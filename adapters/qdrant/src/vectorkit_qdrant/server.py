@@ -237,9 +237,12 @@ class Server:
         there = await self._looked_at(names)
         if any(map(_is_published, there.values())):
             raise AlreadyExists(f"{self.shown} has a collection {spec.name!r} already")
-        for physical, told in there.items():  # of an adoption that was cut short
-            if time.time() - _begun(told) > STALE:
-                await self._ask("delete_collection", physical)
+        for physical, told in there.items():
+            if time.time() - _begun(told) < STALE:
+                raise AlreadyExists(
+                    f"{self.shown}: {spec.name!r} is being adopted as {physical!r}; wait for it, or drop that with Qdrant's own client"
+                )
+            await self._ask("delete_collection", physical)  # of an adoption that was cut short
         generation = max([await self._dropped(spec.name), *map(_generation, names)]) + 1
         return CollectionSpec.from_json({**spec.to_json(), "generation": generation})
 
@@ -285,12 +288,8 @@ class Server:
         }
 
     async def publish(self, spec: CollectionSpec) -> None:
-        """Let a hidden collection be found. AlreadyExists when another of the name was published meanwhile."""
+        """Let a hidden collection be found."""
         await self._ask("update_collection", spec.physical, metadata={"_vk_state": "published"})
-        there = await self._found(spec.name)
-        if any(_is_published(told) for physical, told in there.items() if physical != spec.physical):
-            await self._ask("delete_collection", spec.physical)
-            raise AlreadyExists(f"{self.shown} has a collection {spec.name!r} already")
 
     async def discard(self, spec: CollectionSpec) -> None:
         """Remove a hidden collection."""
