@@ -1013,7 +1013,7 @@ def test_of_two_adoptions_of_one_name_one_is_made(server: QdrantServer, stranger
                 ended.append("exists")
 
     with vk.connect(server.url) as store:
-        with between(store, "update_collection", lambda: [make(True), make(False)]):
+        with between(store, "update_collection", lambda: list(map(make, (True, False)))):
             assert store.adopt("theirs?vector=text", spec).count() == 30
         assert ended == ["exists", "exists"]
         store.drop_collection("kb")
