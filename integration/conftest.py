@@ -56,7 +56,8 @@ def _stores_of(item: pytest.Item) -> set[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With $STORES, the tests of those stores and no others."""
+    """With $STORES, the tests of those stores and no others. The long ones first, so that none is left to one worker at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     wanted = set(named())
     if not wanted:
         return
