@@ -538,6 +538,11 @@ def test_the_seal(tmp_path: Path) -> None:
 
 def test_a_fork_is_closed(tmp_path: Path) -> None:
     """And when the child ends it has written nothing into its parent's files."""
+    assert run(_forking, tmp_path) == (0, [])
+
+
+def _forking(link: Connection, tmp_path: Path) -> None:
+    """In a process that has nothing else in it: what other libraries hold is not to be collected after a fork."""
     store = vk.connect(f"qdrant://{tmp_path}/store")
     docs = store.create_collection(vk.CollectionSpec("docs", 16))
     docs.upsert(numbered(0, 10, 16))
