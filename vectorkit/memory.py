@@ -30,7 +30,7 @@ from vectorkit.errors import AlreadyExists, NotFound, Unsupported
 from vectorkit.filters import Node
 from vectorkit.ranking import top
 from vectorkit.runtime import Runtime
-from vectorkit.types import Batch, CollectionSpec, Cursor, FloatArray, Hit, Hits, Page, Record, Stats, make_hit
+from vectorkit.types import Batch, CollectionSpec, Cursor, FloatArray, Hit, Hits, Page, Record, Stats, make_hit, take
 from vectorkit.validate import expiry_micros
 from vectorkit.words import ADD_WORDS, CREATE_WORDS, REMOVE_WORDS, search
 
@@ -285,7 +285,7 @@ class MemoryAdapter:
             there = set(live)
             rows = [row for row in range(len(keys)) if row not in there]
             if rows:
-                shelf.put([keys[row] for row in rows], _take(batch, rows) if live else batch)
+                shelf.put([keys[row] for row in rows], take(batch, rows) if live else batch)
             return WriteReport(written=len(rows), skipped=len(live))
 
     async def update(self, scope: Scope, ids: Sequence[str], change: Change) -> int:
@@ -371,19 +371,6 @@ class MemoryAdapter:
 
     async def close(self) -> None:
         pass
-
-
-def _take(batch: Batch, rows: list[int]) -> Batch:
-    def column(values: Sequence[Any] | None) -> list[Any] | None:
-        return None if values is None else [values[row] for row in rows]
-
-    return Batch(
-        [batch.ids[row] for row in rows],
-        batch.vectors[rows],
-        column(batch.texts),
-        column(batch.metadata),
-        column(batch.expires_at),
-    )
 
 
 def _scores(shelf: _Shelf, slots: npt.NDArray[np.int64], vector: FloatArray) -> npt.NDArray[np.float64]:

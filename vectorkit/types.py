@@ -397,6 +397,21 @@ class Batch:
         )
 
 
+def take(batch: Batch, rows: Sequence[int]) -> Batch:
+    """Some rows of a batch."""
+
+    def column(values: Sequence[Any] | None) -> list[Any] | None:
+        return None if values is None else [values[row] for row in rows]
+
+    return Batch(
+        [batch.ids[row] for row in rows],
+        batch.vectors[list(rows)],
+        column(batch.texts),
+        column(batch.metadata),
+        column(batch.expires_at),
+    )
+
+
 def _arrow_metadata(value: Any, row: int) -> dict[str, Any]:
     if isinstance(value, str):
         try:

@@ -251,3 +251,11 @@ def check_queries(spec: CollectionSpec, vectors: FloatArray) -> None:
             raise InvalidArgument("the query holds NaN, Inf, or a number too large for float32")
         if spec.metric == "cosine" and not squares.all():
             raise InvalidArgument("the query is the zero vector, which has no direction under cosine")
+
+
+def check_header(what: str, value: str) -> None:
+    """Raises InvalidArgument, without the value, for what an HTTP header cannot carry: it would be quoted in another's message."""
+    if not (value.isascii() and value.isprintable() and value == value.strip()) and value:
+        raise InvalidArgument(
+            f"{what} must be printable ASCII without blanks around it; one that was read from a file may end in a newline"
+        )

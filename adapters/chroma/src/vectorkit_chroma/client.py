@@ -29,7 +29,8 @@ from vectorkit.errors import (
     Unsupported,
     VectorkitError,
 )
-from vectorkit_chroma.options import ChromaOptions, check_header
+from vectorkit.validate import check_header
+from vectorkit_chroma.options import ChromaOptions
 
 # What Chroma says of a directory whose files do not fit each other, as seen after kill -9 and on files damaged on purpose.
 _BROKEN_INDEX = (

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vectorkit.errors import InvalidArgument
+from vectorkit.validate import check_header
 
 LONGEST = 1_000_000  # seconds
 
@@ -73,14 +74,6 @@ class ChromaOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidArgument(f"{name} must be an int of at least 1, got {value!r}")
-
-
-def check_header(what: str, value: str) -> None:
-    """Raises InvalidArgument, without the value, for what an HTTP header cannot carry: it would be quoted in another's message."""
-    if not (value.isascii() and value.isprintable() and value == value.strip()) and value:
-        raise InvalidArgument(
-            f"{what} must be printable ASCII without blanks around it; one that was read from a file may end in a newline"
-        )
 
 
 def _is_number(value: object) -> bool:

@@ -5,7 +5,6 @@ Ids are listed first and rows then read by id: Chroma's paging by offset lost 10
 
 import math
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -18,7 +17,9 @@ from vectorkit.codec import copy_metadata
 from vectorkit.errors import AlreadyExists, Corrupt, PartialFailure, Unsupported, VectorkitError
 from vectorkit.local.exact import prepare, score
 from vectorkit.ranking import top
-from vectorkit.types import Batch, CollectionSpec, Cursor, FloatArray, Hit, Hits, Page, Record, Stats, make_hit
+from vectorkit.requests import cut
+from vectorkit.sequence import Rising
+from vectorkit.types import Batch, CollectionSpec, Cursor, FloatArray, Hit, Hits, Page, Record, Stats, make_hit, take
 from vectorkit_chroma import convert
 from vectorkit_chroma.filters import Where, alive
 
@@ -52,8 +53,7 @@ class Rows:
         self._writing = writing
         self._batch = batch
         self._exact_limit = exact_limit
-        self._last = 0
-        self._clock = threading.Lock()
+        self._sequence = Rising()
         self._changing = threading.Lock()  # reading before writing, one at a time in this handle
 
     # ------------------------------------------------------------------------------------- writes
@@ -73,11 +73,11 @@ class Rows:
                 )
             kept = [row for row, id in enumerate(batch.ids) if id not in there]  # noqa: A001
             if kept:
-                self._upsert(batch if len(kept) == len(batch) else _take(batch, kept), inserting=True)
+                self._upsert(batch if len(kept) == len(batch) else take(batch, kept), inserting=True)
             return WriteReport(written=len(kept), skipped=len(there))
 
     def _upsert(self, batch: Batch, *, inserting: bool) -> WriteReport:
-        vectors, rows = convert.to_chroma(self.spec, batch, self._sequence(len(batch)))
+        vectors, rows = convert.to_chroma(self.spec, batch, self._sequence.next(len(batch)))
         start = 0
         for stop in self._requests(batch, rows):
             try:
@@ -97,23 +97,12 @@ class Rows:
 
     def _requests(self, batch: Batch, rows: Sequence[Mapping[str, Any]]) -> list[int]:
         """Where each request ends: a server refuses bodies over 40 MiB (https://github.com/chroma-core/chroma/issues/5192)."""
-        stops, size = [], 0.0
-        for at, row in enumerate(rows):
+        sizes = []
+        for id, row in zip(batch.ids, rows, strict=True):  # noqa: A001
             written = sum(len(value) for value in row.values() if isinstance(value, str))
             lists = sum(len(one) + 4 for value in row.values() if isinstance(value, list) for one in value)
-            more = VECTOR * self.spec.dimension + ESCAPED * (written + len(batch.ids[at]) + lists) + 30 * len(row)
-            if size and size + more > BODY:
-                stops.append(at)
-                size = 0.0
-            size += more
-        return [*stops, len(rows)]
-
-    def _sequence(self, count: int) -> int:
-        """The first of so many sequence numbers: the clock in microseconds, rising."""
-        with self._clock:
-            first = max(self._last + 1, time.time_ns() // 1_000)
-            self._last = first + count - 1
-            return first
+            sizes.append(VECTOR * self.spec.dimension + ESCAPED * (written + len(id) + lists) + 30 * len(row))
+        return cut(sizes, BODY)
 
     def update(self, scope: Scope, ids: Sequence[str], change: Change) -> int:
         """Read, change, write: text, expiry and vector are not sent, so that they stay whoever writes meanwhile."""
@@ -127,7 +116,7 @@ class Rows:
                     if change.where is None or change.where.matches(metadata):
                         after = change.apply(metadata)
                         keys = {"_vk_meta": convert.document(after), **convert.field_keys(self.spec, after)}
-                        changed[id] = {**keys, "_vk_seq": self._sequence(1)}
+                        changed[id] = {**keys, "_vk_seq": self._sequence.next(1)}
                 if changed:
                     self.native.update(ids=list(changed), metadatas=list(changed.values()))
                 touched += len(changed)
@@ -387,16 +376,3 @@ def _matches(plan: Plan | None, row: Record) -> bool:
 
 def _copy(vector: Any) -> FloatArray | None:
     return None if vector is None else np.array(vector, np.float32)
-
-
-def _take(batch: Batch, rows: list[int]) -> Batch:
-    def column(values: Sequence[Any] | None) -> list[Any] | None:
-        return None if values is None else [values[row] for row in rows]
-
-    return Batch(
-        [batch.ids[row] for row in rows],
-        batch.vectors[rows],
-        column(batch.texts),
-        column(batch.metadata),
-        column(batch.expires_at),
-    )

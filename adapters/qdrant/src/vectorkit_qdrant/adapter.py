@@ -3,8 +3,6 @@
 import math
 import random
 import secrets
-import threading
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -42,6 +40,7 @@ from vectorkit.filters import Node
 from vectorkit.local.exact import prepare, score
 from vectorkit.ranking import tie_floor, top
 from vectorkit.runtime import Runtime, heavy
+from vectorkit.sequence import Rising
 from vectorkit.types import (
     HNSW,
     Batch,
@@ -55,6 +54,7 @@ from vectorkit.types import (
     Record,
     Stats,
     make_hit,
+    take,
 )
 from vectorkit.words import tokens
 from vectorkit_qdrant import convert, filters
@@ -109,9 +109,8 @@ class QdrantAdapter:
         self._options = options
         self._runtime = runtime
         self._specs: dict[str, CollectionSpec] = {}
-        self._last = 0
         self._handle = secrets.randbelow(HANDLES)
-        self._clock = threading.Lock()
+        self._sequence = Rising()
         self.capability = capability
 
     @property
@@ -129,9 +128,7 @@ class QdrantAdapter:
     def _sequences(self, count: int) -> range:
         """So many sequence numbers, rising: microseconds of the clock, and a number of this handle, since by them it is told
         whose write a row is from."""
-        with self._clock:
-            first = max(self._last + 1, time.time_ns() // 1_000)
-            self._last = first + count - 1
+        first = self._sequence.next(count)
         return range(first * HANDLES + self._handle, (first + count) * HANDLES, HANDLES)
 
     # ------------------------------------------------------------------------------------- collections
@@ -226,7 +223,7 @@ class QdrantAdapter:
                 await self._engine.delete(scope.collection, _all(among(expired), past(scope.now)))
             kept = [row for row, id in enumerate(batch.ids) if id not in there]  # noqa: A001
             if kept:
-                fresh = batch if len(kept) == len(batch) else _take(batch, kept)
+                fresh = batch if len(kept) == len(batch) else take(batch, kept)
                 mark = secrets.randbits(62) if self._engine.shared else 0
                 await self._put(scope, spec, fresh, mark)
                 if mark:
@@ -553,19 +550,6 @@ def _all(*conditions: Condition) -> Condition:
     joined = both(*conditions)
     assert joined is not None
     return joined
-
-
-def _take(batch: Batch, rows: list[int]) -> Batch:
-    def column(values: Sequence[Any] | None) -> list[Any] | None:
-        return None if values is None else [values[row] for row in rows]
-
-    return Batch(
-        [batch.ids[row] for row in rows],
-        batch.vectors[rows],
-        column(batch.texts),
-        column(batch.metadata),
-        column(batch.expires_at),
-    )
 
 
 # --------------------------------------------------------------------------------------------- the way in

@@ -32,7 +32,8 @@ from vectorkit.errors import (
     VectorkitError,
 )
 from vectorkit.runtime import Runtime
-from vectorkit_qdrant.options import QdrantOptions, check_header
+from vectorkit.validate import check_header
+from vectorkit_qdrant.options import QdrantOptions
 
 OLDEST = (1, 20)
 """A server that is older takes no insert-only writes and no full-text scores, and does not say so: it writes over rows."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from vectorkit.codec import bad_text
 from vectorkit.errors import InvalidArgument, Unsupported
 from vectorkit.types import HNSW, IVF, CollectionSpec
+from vectorkit.validate import check_header
 
 LONGEST = 1_000_000  # seconds
 Consistency: TypeAlias = int | Literal["majority", "quorum", "all"]
@@ -138,14 +139,6 @@ def kilobytes(rows: int, dimension: int) -> int:
     Half as many again: it compares with an estimate of the rows that match, which was seen to be too low.
     """
     return max(10, min(math.ceil(1.5 * rows * dimension * 4 / 1_024), 2**53))
-
-
-def check_header(what: str, value: str) -> None:
-    """Raises InvalidArgument, without the value, for what an HTTP header cannot carry: it would be quoted in another's message."""
-    if not (value.isascii() and value.isprintable() and value == value.strip()) and value:
-        raise InvalidArgument(
-            f"{what} must be printable ASCII without blanks around it; one that was read from a file may end in a newline"
-        )
 
 
 def _require(name: str, value: object, holds: bool, wanted: str) -> None:

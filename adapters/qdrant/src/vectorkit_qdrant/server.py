@@ -24,6 +24,7 @@ from vectorkit.errors import (
     Unsupported,
     VectorkitError,
 )
+from vectorkit.requests import cut
 from vectorkit.runtime import Runtime, heavy
 from vectorkit.types import HNSW, LAYOUT, CollectionSpec, Flat, FloatArray
 from vectorkit_qdrant.adopt import CONTROL
@@ -363,7 +364,7 @@ class Server:
         for at, size in enumerate(sizes):
             if size > LARGEST and each + len(json.dumps(payloads[at], ensure_ascii=False).encode()) > LARGEST:
                 raise InvalidRecord("the row is larger than the 32 MB that Qdrant takes in a request", row=at)
-        stops = _requests(sizes)
+        stops = cut(sizes, BODY)
         for start, stop in pairwise([0, *stops]):
             batch = await heavy(
                 self._runtime, stop - start, partial(self._batch, points, vectors, payloads, slice(start, stop))
@@ -391,7 +392,7 @@ class Server:
     async def overwrite(self, name: str, payloads: Mapping[str, Mapping[str, Any]], seen: Mapping[str, int]) -> None:
         rows = list(payloads.items())
         start = 0
-        for stop in _requests([_bytes(payload) for _, payload in rows]):
+        for stop in cut([_bytes(payload) for _, payload in rows], BODY):
             operations = [
                 models.OverwritePayloadOperation(
                     overwrite_payload=models.SetPayload(
@@ -419,7 +420,7 @@ class Server:
     async def search(self, name: str, searches: Sequence[Search]) -> list[list[Row]]:
         answers: list[Any] = []
         sizes = [0] if len(searches) == 1 else _sizes(searches)
-        for stop in _requests(sizes):
+        for stop in cut(sizes, BODY):
             part = searches[len(answers) : stop]
             found = await self._ask("query_batch_points", name, list(map(self._request, part)), **self._reading)
             if len(found) != len(part):
@@ -536,17 +537,6 @@ def _begun(told: Any) -> float:
 
 def _generation(physical: str) -> int:
     return int(physical.rpartition("@")[2])
-
-
-def _requests(sizes: Sequence[int]) -> list[int]:
-    """Where each request ends, of parts of so many bytes."""
-    stops, size = [], 0
-    for at, more in enumerate(sizes):
-        if size and size + more > BODY:
-            stops.append(at)
-            size = 0
-        size += more
-    return [*stops, len(sizes)]
 
 
 def _bytes(payload: Mapping[str, Any]) -> int:
