@@ -30,6 +30,7 @@ _HINTS = {
     "qdrant": "pip install ./adapters/qdrant (from a checkout)",
     "qdrant+https": "pip install ./adapters/qdrant (from a checkout)",
     "qdrant+memory": "pip install ./adapters/qdrant (from a checkout)",
+    "pinecone": "pip install ./adapters/pinecone (from a checkout)",
     "postgresql": "pip install ./adapters/pgvector (from a checkout)",
     "pgvector": "pip install ./adapters/pgvector (from a checkout)",
     "hnswlib": "pip install ./adapters/hnswlib (from a checkout, with a C++ compiler; HNSWLIB_NO_NATIVE=1 for any processor)",
