@@ -23,6 +23,7 @@ from psycopg import sql
 from integration.servers.chroma import ChromaServer, chroma_request
 from integration.servers.keeper import ServerError
 from integration.servers.live import URLS, live_url, named, shown
+from integration.servers.pinecone import PineconeServer
 from integration.servers.postgres import PostgresServer
 from integration.servers.qdrant import QdrantServer, qdrant_request, qdrant_sweep
 
@@ -34,7 +35,7 @@ _PLACES = {
     "qdrant_url": "qdrant",
     "qdrant_target": "qdrant",
 }
-_OWN = frozenset(["postgres", "chroma_server", "qdrant_server"])
+_OWN = frozenset(["postgres", "chroma_server", "qdrant_server", "pinecone_server", "pinecone_target"])
 _MARKERS = (
     "store(name): a test of this store, which $STORES selects; fixtures that give a place in a store say so too",
     "own: starts, kills or freezes servers of its own, and is not run against live ones",
@@ -220,3 +221,21 @@ def qdrant_target(qdrant_url: str) -> Iterator[str]:
         qdrant_sweep(qdrant_url)
         yield qdrant_url
         qdrant_sweep(qdrant_url)
+
+
+# ------------------------------------------------------------------------------------- Pinecone
+
+
+@pytest.fixture(scope="session")
+def pinecone_server() -> Iterator[PineconeServer]:
+    """A double of our own, one a worker."""
+    with PineconeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def pinecone_target(pinecone_server: PineconeServer) -> Iterator[dict[str, Any]]:
+    """The double without an index, as `connect` takes it: a write is back when reads see it."""
+    pinecone_server.control.reset()
+    yield {"url": pinecone_server.url, "api_key": "of-a-test", "wait": 30.0}
+    pinecone_server.control.reset()

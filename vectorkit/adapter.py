@@ -44,6 +44,8 @@ class Capability:
     """Whether `ef_search=` and `probes=` change the search; where it is off and the search is exact it is accepted and has no effect."""
     indexes: frozenset[str]
     """The index kinds that are built as asked; others are advice."""
+    counts: Literal["native", "read"] = "native"
+    """Whether a filtered count is the store's own, or reads the ids of the rows that match, up to `residual_limit`."""
     adopt: bool = False
     """Whether `adopt` makes a collection of what somebody else stored."""
     tenancy: frozenset[str] = frozenset()
@@ -61,7 +63,9 @@ class Scope:
 
     collection: the physical name (`articles@1`). now: microseconds since 1970 where rows can expire, else None; rows
     whose expiry is `<= now` are absent from every verb, and their ids are free. more: of a write, that further batches of
-    the same load follow, so that an index need not be built yet.
+    the same load follow, so that an index need not be built yet. wait: of a write to an eventual store, how many seconds
+    it may take until reads see it, None for what the store's options say. most: rows that may be read to answer what the
+    store cannot, such as a filtered count; beyond, Unsupported.
     """
 
     collection: str
@@ -69,6 +73,8 @@ class Scope:
     tenant: str = ""
     now: int | None = None
     more: bool = False
+    wait: float | None = None
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,12 @@ def _target(url: str, backend: Backend, options: Any, read_only: bool, secret: s
     match kind:
         case "name":
             return Target(
-                scheme=scheme, path=unquote(place), parameters=parameters, options=options, read_only=read_only
+                scheme=scheme,
+                path=unquote(place),
+                secret=secret,
+                parameters=parameters,
+                options=options,
+                read_only=read_only,
             )
         case "directory":
             return Target(

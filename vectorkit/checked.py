@@ -13,6 +13,7 @@ from vectorkit.adapter import Adapter, Capability, Change, KeywordQuery, Mode, P
 from vectorkit.codec import clean_metadata, to_micros
 from vectorkit.errors import (
     AlreadyExists,
+    DeadlineExceeded,
     InvalidArgument,
     InvalidRecord,
     NotFound,
@@ -68,9 +69,15 @@ class Checked:
             spec = self._specs[scope.collection] = await self.adapter.describe(scope.collection)
         now = to_micros(self._clock()) if spec.expiry else None
         concrete = Scope(
-            collection=spec.physical, namespace=scope.namespace, tenant=scope.tenant, now=now, more=scope.more
+            collection=spec.physical,
+            namespace=scope.namespace,
+            tenant=scope.tenant,
+            now=now,
+            more=scope.more,
+            wait=scope.wait,
+            most=self.residual_limit,
         )
-        if now is None and not scope.namespace and not scope.tenant and not scope.more:
+        if now is None and not scope.namespace and not scope.tenant and not scope.more and scope.wait is None:
             self._plain[scope.collection] = spec, concrete
         return spec, concrete
 
@@ -178,9 +185,14 @@ class Checked:
                 more = scope.more or start + limit < len(batch)
                 report = await self.adapter.write(replace(scope, more=more), _slice(batch, start, start + limit), mode)
             except VectorkitError as error:
-                if not written + skipped:
+                if isinstance(error, DeadlineExceeded) and error.landed:
                     raise
                 failed = batch.ids[start:]
+                if isinstance(error, PartialFailure):  # of a part that was several requests
+                    written += error.written
+                    failed = [*error.failed, *batch.ids[start + limit :]]
+                elif not written + skipped:
+                    raise
                 raise PartialFailure(
                     f"{written} rows were written, {len(failed)} were not: {error}", written=written, failed=failed
                 ) from error
@@ -237,7 +249,7 @@ class Checked:
             while ids := await self._matching_ids(concrete, plan, _NO_TRACE, limited=True):
                 deleted = await self._delete_ids(concrete, ids, plan)
                 gone += deleted
-                if not deleted:
+                if not deleted or self.capability.consistency == "eventual":  # which may show again what is gone
                     break
             return gone
 

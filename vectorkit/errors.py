@@ -147,9 +147,13 @@ class Unavailable(VectorkitError):
 
 
 class DeadlineExceeded(VectorkitError):
-    """The call took longer than its deadline; a write may have landed."""
+    """The call took longer than its deadline; a write may have landed. landed: it has, and reads have not seen it yet."""
 
     retryable = True
+
+    def __init__(self, message: str, *, landed: bool = False) -> None:
+        super().__init__(message)
+        self.landed = landed
 
 
 class RateLimited(VectorkitError):

@@ -15,6 +15,7 @@ from vectorkit.codec import Metadata, bad_text, clean_text
 from vectorkit.errors import (
     AlreadyExists,
     Closed,
+    DeadlineExceeded,
     DimensionMismatch,
     InvalidArgument,
     InvalidRecord,
@@ -134,27 +135,29 @@ class CollectionVerbs:
 
     async def upsert(self, records: Any, *, ttl: timedelta | float | None, wait: float | None) -> WriteResult:
         _check_wait(wait)
-        return await self._write(records, "upsert", ttl)
+        return await self._write(records, "upsert", ttl, wait)
 
     async def insert(self, records: Any, *, on_conflict: Literal["fail", "skip"]) -> WriteResult:
         if on_conflict not in ("fail", "skip"):
             raise InvalidArgument(f'on_conflict must be "fail" or "skip", got {on_conflict!r}')
         return await self._write(records, "insert" if on_conflict == "fail" else "skip", None)
 
-    async def _write(self, records: Any, mode: Mode, ttl: timedelta | float | None) -> WriteResult:
+    async def _write(
+        self, records: Any, mode: Mode, ttl: timedelta | float | None, wait: float | None = None
+    ) -> WriteResult:
         self.store.check_open()
         lifetime = check_ttl(ttl)
         if lifetime is not None and not self.spec.expiry:
             raise InvalidArgument(f"ttl is set, and {self.spec.name!r} was made with expiry=False")
         if isinstance(records, Batch):
-            return await self._send(records, mode, lifetime)
+            return await self._send(records, mode, lifetime, wait)
         if isinstance(records, list | tuple):
-            return await self._send(await self._batch(records), mode, lifetime)
+            return await self._send(await self._batch(records), mode, lifetime, wait)
         if isinstance(records, AsyncIterable):
-            return await self._write_async(records, mode, lifetime)
+            return await self._write_async(records, mode, lifetime, wait)
         if isinstance(records, str | bytes | Mapping | Record) or not isinstance(records, Iterable):
             raise InvalidArgument(f"records must be an iterable of Record, or a Batch; got {type(records).__name__}")
-        stream = _Stream()
+        stream = _Stream(wait)
         rows: Iterator[Any] = iter(records)
         chunk = list(islice(rows, CHUNK))
         while chunk:
@@ -163,8 +166,10 @@ class CollectionVerbs:
             chunk = first + list(islice(rows, CHUNK - 1)) if first else []
         return stream.done
 
-    async def _write_async(self, records: AsyncIterable[Any], mode: Mode, lifetime: timedelta | None) -> WriteResult:
-        stream = _Stream()
+    async def _write_async(
+        self, records: AsyncIterable[Any], mode: Mode, lifetime: timedelta | None, wait: float | None
+    ) -> WriteResult:
+        stream = _Stream(wait)
         chunk: list[Any] = []
         async for record in records:
             if len(chunk) == CHUNK:
@@ -179,7 +184,9 @@ class CollectionVerbs:
         dimension = self.spec.dimension
         return await heavy(self.store.runtime, len(records), lambda: Batch.of(records, dimension=dimension))
 
-    async def _send(self, batch: Batch, mode: Mode, lifetime: timedelta | None, *, more: bool = False) -> WriteResult:
+    async def _send(
+        self, batch: Batch, mode: Mode, lifetime: timedelta | None, wait: float | None, *, more: bool = False
+    ) -> WriteResult:
         if not len(batch):
             return WriteResult(0)
         if lifetime is not None:
@@ -192,7 +199,7 @@ class CollectionVerbs:
             given = batch.expires_at or [None] * len(batch)
             expires = [default if value is None else value for value in given]
             batch = Batch(batch.ids, batch.vectors, batch.texts, batch.metadata, expires)
-        scope = replace(self._scope, more=True) if more else self._scope
+        scope = self._scope if wait is None and not more else replace(self._scope, more=more, wait=wait)
         report = await self._top.write(scope, batch, mode)
         return WriteResult(report.written, report.skipped)
 
@@ -360,19 +367,20 @@ class CollectionVerbs:
 class _Stream:
     """The chunks of an iterator: each is checked and sent whole; a failure tells what had been written before."""
 
-    def __init__(self) -> None:
+    def __init__(self, wait: float | None) -> None:
         self.done = WriteResult(0)
         self.rows = 0
+        self._wait = wait
 
     async def send(
         self, to: CollectionVerbs, chunk: list[Any], mode: Mode, lifetime: timedelta | None, *, more: bool
     ) -> None:
         try:
             batch = await to._batch(chunk)  # noqa: SLF001
-            self.done += await to._send(batch, mode, lifetime, more=more)  # noqa: SLF001
+            self.done += await to._send(batch, mode, lifetime, self._wait, more=more)  # noqa: SLF001
         except VectorkitError as error:
             located = _shift(error, self.rows)
-            if not self.rows:
+            if not self.rows or (isinstance(error, DeadlineExceeded) and error.landed):
                 raise
             before = error.written if isinstance(error, PartialFailure) else 0
             failed = error.failed if isinstance(error, PartialFailure) else [getattr(r, "id", None) for r in chunk]

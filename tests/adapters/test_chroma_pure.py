@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import vectorkit as vk
 from vectorkit import F
+from vectorkit import keys as typed
 from vectorkit.adapter import Target
 from vectorkit.codec import NEVER
 from vectorkit.filters import EVERY_ROW, NO_ROW, as_node, fit, leaves, push_not
@@ -205,20 +206,20 @@ def test_a_row_is_stored_as_the_layout_says() -> None:
 
 def test_elements_and_order_keys() -> None:
     at = datetime(1970, 1, 1, 0, 0, 0, 7, tzinfo=UTC)
-    values: list[tuple[Any, str]] = [
-        ("x", "=x"),
-        ("", "="),
-        (5, "=5"),
-        (True, "=1"),
-        (-0.0, "=0.0"),
-        (2.5, "=2.5"),
-        (at, "=7"),
+    values: list[tuple[Any, Any, str]] = [
+        ("x", list[str], "=x"),
+        ("", list[str], "="),
+        (5, list[int], "=5"),
+        (True, list[bool], "=1"),
+        (-0.0, list[float], "=0.0"),
+        (2, list[float], "=2.0"),
+        (at, list[datetime], "=7"),
     ]
-    assert [convert.element(value) for value, _ in values] == [text for _, text in values]
-    assert convert.order_key("") == 0
-    assert convert.order_key("a") == 0x610000000000
-    assert convert.order_key("abcdefgh") == convert.order_key("abcdef") == 0x616263646566
-    assert convert.order_key("\U0010ffff" * 3) < 2**48
+    assert [typed.element(value, kind) for value, kind, _ in values] == [text for _, _, text in values]
+    assert typed.order_key("") == 0
+    assert typed.order_key("a") == 0x610000000000
+    assert typed.order_key("abcdefgh") == typed.order_key("abcdef") == 0x616263646566
+    assert typed.order_key("\U0010ffff" * 3) < 2**48
     floats = vk.CollectionSpec("docs", 2, fields={"lf": list[float], "f": float})
     keys = convert.field_keys(floats, {"lf": [1, 1.0, 2], "f": -0.0})
     assert keys["_vk_f0"] == ["=1.0", "=2.0"]

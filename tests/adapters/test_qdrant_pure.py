@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vectorkit as vk
-from vectorkit import F
+from vectorkit import F, keys
 from vectorkit.codec import NEVER
 from vectorkit.filters import EVERY_ROW, NO_ROW, as_node, fit, push_not
 from vectorkit.testing.values import FIELDS, OPERATORS, STRINGS, filters, leaf_table, table_rows
@@ -241,11 +241,11 @@ def test_scores() -> None:
 
 @pytest.mark.parametrize("lone", [-0.0, 0.0])
 def test_elements(lone: float) -> None:
-    assert convert.element(lone, list[float]) == "=0.0"
-    assert convert.element(2, list[float]) == "=2.0"
-    assert convert.element(True, list[bool]) == "=1"
-    assert convert.element("", list[str]) == "="
-    assert convert.element(datetime(1970, 1, 1, 0, 0, 0, 7, tzinfo=UTC), list[datetime]) == "=7"
+    assert keys.element(lone, list[float]) == "=0.0"
+    assert keys.element(2, list[float]) == "=2.0"
+    assert keys.element(True, list[bool]) == "=1"
+    assert keys.element("", list[str]) == "="
+    assert keys.element(datetime(1970, 1, 1, 0, 0, 0, 7, tzinfo=UTC), list[datetime]) == "=7"
 
 
 # --------------------------------------------------------------------------------------------- codes, sources

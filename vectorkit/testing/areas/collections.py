@@ -355,7 +355,10 @@ class Collections(Area):
                 "optimize",
             }
             for verb, call in every_verb(seen).items():
-                if verb in writes:
+                if verb == "insert" and store.capability.insert == "none":
+                    with raises(vk.Unsupported, store.capability.store):
+                        await call()
+                elif verb in writes:
                     with raises(vk.Unsupported, "read_only"):
                         await call()
                 elif store.capability.keyword or verb not in {"keyword", "hybrid"}:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from vectorkit.codec import NEVER, Metadata, decode, encode, from_micros, to_micros
 from vectorkit.errors import InvalidRecord
+from vectorkit.keys import element, order_key
 from vectorkit.layout import h26
 from vectorkit.types import Batch, CollectionSpec, FloatArray, Metric, Record
 from vectorkit.validate import expiry_micros
@@ -43,22 +44,6 @@ def native_name(physical: str) -> str:
 # --------------------------------------------------------------------------------------------- declared fields
 
 
-def order_key(text: str) -> int:
-    """The first 6 bytes of the UTF-8 as an integer below 2^48, which orders as the strings do."""
-    return int.from_bytes(text.encode()[:6].ljust(6, b"\0"), "big")
-
-
-def element(value: Any) -> str:
-    """A list's element as the string that is stored: equal exactly when the elements are."""
-    if isinstance(value, bool):
-        return "=1" if value else "=0"
-    if isinstance(value, datetime):
-        return f"={to_micros(value)}"
-    if isinstance(value, float):
-        return f"={value + 0.0!r}"
-    return f"={value}"
-
-
 def float_key(value: float) -> int:
     """A float as an integer that orders as the floats do: Chroma reads the last digits of a JSON number wrongly, and integers exactly."""
     (bits,) = struct.unpack(">q", struct.pack(">d", value + 0.0))
@@ -80,9 +65,7 @@ def is_list(kind: Any) -> bool:
 
 
 def _elements(values: Sequence[Any], kind: Any) -> list[str]:
-    (inner,) = kind.__args__
-    found = dict.fromkeys(element(float(value)) if inner is float else element(value) for value in values)
-    return list(found) or ["-"]
+    return list(dict.fromkeys(element(value, kind) for value in values)) or ["-"]
 
 
 def field_keys(spec: CollectionSpec, metadata: Metadata) -> dict[str, Any]:

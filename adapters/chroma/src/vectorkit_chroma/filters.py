@@ -21,8 +21,9 @@ from vectorkit.filters import (
     StartsWith,
     fold,
 )
+from vectorkit.keys import element, order_key
 from vectorkit.types import CollectionSpec
-from vectorkit_chroma.convert import element, order_key, scalar
+from vectorkit_chroma.convert import scalar
 
 Where: TypeAlias = dict[str, Any]
 MAX_CLAUSES = 256
@@ -95,9 +96,7 @@ def _leaf(leaf: AnyLeaf, negated: bool, n: int, kind: Any) -> tuple[Where, bool]
 
 def _contains(key: str, values: Sequence[Any], kind: Any, how: Literal["and", "or"], negated: bool) -> Where:
     operator = "$not_contains" if negated else "$contains"
-    (inner,) = kind.__args__
-    given = [element(float(value) if inner is float else value) for value in values]
-    return _join(how, [{key: {operator: value}} for value in given])
+    return _join(how, [{key: {operator: element(value, kind)}} for value in values])
 
 
 def _string_range(key: str, missing: Where, order: Order, value: str, negated: bool) -> tuple[Where, bool]:

@@ -5,20 +5,20 @@ Nothing here knows a client, so all of it is tested without a store.
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from functools import partial
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 import numpy as np
 
-from vectorkit.codec import NEVER, Metadata, decode, encode, from_micros, to_micros
+from vectorkit.codec import NEVER, Metadata, decode, encode, from_micros
+from vectorkit.keys import fill, writers
 from vectorkit.layout import parts
 from vectorkit.types import Batch, CollectionSpec, FloatArray, Metric, Record
 from vectorkit.validate import expiry_micros
 from vectorkit.words import tokens
 
+FIELD = "_vk_f"
 NAMESPACE = UUID("202be69f-3422-5a91-ba73-6861f1e968ac")
 LARGEST = float(np.finfo(np.float32).max)
 DISTANCES: dict[Metric, str] = {"cosine": "Cosine", "dot": "Dot", "l2": "Euclid"}
@@ -45,69 +45,14 @@ def point_ids(ids: Sequence[str], tenant: str = "") -> list[str]:
 _VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 
 
-# --------------------------------------------------------------------------------------------- declared fields
-
-
-def order_key(text: str) -> int:
-    """The first 6 bytes of the UTF-8 as an integer below 2^48, which orders as the strings do."""
-    return int.from_bytes(text.encode()[:6].ljust(6, b"\0"), "big")
-
-
-def scalar(value: Any, kind: Any) -> Any:
-    """A declared scalar as it is stored and asked for."""
-    if kind is bool:
-        return int(value)
-    if kind is float:
-        return float(value) + 0.0
-    return to_micros(value) if kind is datetime else value
-
-
-def element(value: Any, kind: Any) -> str:
-    """An element of a declared list as the string that is stored: equal exactly when the elements are."""
-    (inner,) = kind.__args__
-    stored = scalar(value, inner)
-    return f"={stored!r}" if inner is float else f"={stored}"
+# --------------------------------------------------------------------------------------------- rows
 
 
 def field_keys(spec: CollectionSpec, metadata: Metadata) -> dict[str, Any]:
     """The keys that filters use: each declared field's value, where the row has one."""
     keys: dict[str, Any] = {}
-    _fill(keys, _writers(spec), metadata)
+    fill(keys, writers(spec, FIELD), metadata)
     return keys
-
-
-Writer: TypeAlias = tuple[str, str, Callable[[Any], Any] | None, str | None]
-
-
-def _writers(spec: CollectionSpec) -> list[Writer]:
-    """Of each declared field its name, its key, what makes the stored value of it, and the key that it is ordered by."""
-    found: list[Writer] = []
-    for n, (name, kind) in enumerate(spec.fields.items()):
-        key = f"_vk_f{n}"
-        if getattr(kind, "__origin__", None) is list:
-            found.append((name, key, partial(_elements, kind=kind), None))
-        elif kind is str:
-            found.append((name, key, None, f"{key}p"))
-        else:
-            found.append((name, key, None if kind is int else partial(scalar, kind=kind), None))
-    return found
-
-
-def _elements(values: Any, kind: Any) -> list[str]:
-    return list(dict.fromkeys(element(one, kind) for one in values)) or ["-"]
-
-
-def _fill(keys: dict[str, Any], writers: list[Writer], metadata: Metadata) -> None:
-    for name, key, made, ordered in writers:
-        value = metadata.get(name)
-        if value is None:
-            continue
-        keys[key] = value if made is None else made(value)
-        if ordered is not None:
-            keys[ordered] = order_key(value)
-
-
-# --------------------------------------------------------------------------------------------- rows
 
 
 def payloads(
@@ -116,7 +61,7 @@ def payloads(
     """What is stored beside each vector."""
     texts = batch.texts or [None] * len(batch)
     documents = batch.metadata or [None] * len(batch)
-    writers = _writers(spec)
+    made = writers(spec, FIELD)
     found = []
     for n, (id, sequence, text, metadata, expires) in enumerate(  # noqa: A001
         zip(batch.ids, sequences, texts, documents, expiry_micros(batch), strict=True)
@@ -126,7 +71,7 @@ def payloads(
             payload["_vk_tenant"] = tenant
         if metadata:
             payload["_vk_meta"] = encode(metadata)
-            _fill(payload, writers, metadata)
+            fill(payload, made, metadata)
         if text is not None:
             payload["_vk_text"] = text
             if spec.text and (words := tokens(text)):
@@ -145,29 +90,6 @@ def as_stored(spec: CollectionSpec, vectors: FloatArray) -> tuple[FloatArray, li
     norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
     wide /= norms[:, None]
     return wide.astype(np.float32), norms.tolist()
-
-
-def _scale(exponent: int) -> float:
-    """A power of ten by which numbers with this exponent (as float32 stores it) keep all that tells them from their neighbours:
-    what rounding takes is less than half of the half of the gap to the next, also below a power of two."""
-    digits = math.ceil((25.2 - (exponent - 126)) * math.log10(2))
-    return 10.0 ** min(max(digits, 0), 22)  # beyond which a power of ten is no float64
-
-
-_SCALES = np.array([_scale(exponent) for exponent in range(256)])
-_SMALLEST = next(n for n in range(256) if _SCALES[n] < 10.0**22)
-
-
-def shortened(vectors: FloatArray) -> Any:
-    """float32 as the float64 of few digits that become the same float32 again: 13 characters of JSON instead of 21."""
-    exponents = (np.ascontiguousarray(vectors, np.float32).view(np.uint32) >> 23) & 255
-    scales = _SCALES[exponents]
-    wide = vectors.astype(np.float64)
-    short = np.rint(wide * scales)
-    short /= scales
-    if (tiny := exponents < _SMALLEST).any():
-        short[tiny] = wide[tiny]
-    return short
 
 
 def vector_of(payload: Mapping[str, Any], stored: Any) -> FloatArray:

@@ -21,8 +21,8 @@ from vectorkit.filters import (
     StartsWith,
     fold,
 )
+from vectorkit.keys import element, order_key, scalar
 from vectorkit.types import CollectionSpec
-from vectorkit_qdrant.convert import element, order_key, scalar
 
 Condition: TypeAlias = dict[str, Any]
 DEEPEST = 32

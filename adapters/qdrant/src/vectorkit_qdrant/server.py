@@ -24,12 +24,13 @@ from vectorkit.errors import (
     Unsupported,
     VectorkitError,
 )
+from vectorkit.floats import shortened
 from vectorkit.requests import cut
 from vectorkit.runtime import Runtime, heavy
 from vectorkit.types import HNSW, LAYOUT, CollectionSpec, Flat, FloatArray
 from vectorkit_qdrant.adopt import CONTROL
 from vectorkit_qdrant.client import Client
-from vectorkit_qdrant.convert import DISTANCES, point_id, shortened
+from vectorkit_qdrant.convert import DISTANCES, point_id
 from vectorkit_qdrant.engine import Row, Search, Size
 from vectorkit_qdrant.filters import Condition, as_filter
 from vectorkit_qdrant.options import QdrantOptions, codes_of, kilobytes

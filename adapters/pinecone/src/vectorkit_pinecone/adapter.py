@@ -1,0 +1,573 @@
+"""Pinecone as an Adapter: the verbs, over either kind of index. Names and lifecycle are in `catalogue.py`.
+
+Pinecone takes a write before reads see it. Its answers say where in its log they are, so that a write can wait to be seen.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from vectorkit.adapter import (
+    Adapter,
+    Capability,
+    Change,
+    KeywordQuery,
+    Mode,
+    Plan,
+    Query,
+    Scope,
+    Selector,
+    Target,
+    WriteReport,
+)
+from vectorkit.errors import (
+    Ambiguous,
+    Corrupt,
+    DeadlineExceeded,
+    InvalidArgument,
+    NotFound,
+    PartialFailure,
+    Unavailable,
+    Unsupported,
+    VectorkitError,
+)
+from vectorkit.filters import Node
+from vectorkit.local.exact import prepare, score
+from vectorkit.ranking import tie_floor
+from vectorkit.requests import cut
+from vectorkit.runtime import Runtime, heavy
+from vectorkit.sequence import Rising
+from vectorkit.types import HNSW, IVF, Batch, CollectionSpec, Cursor, FloatArray, Hits, Page, Record, Stats, make_hit
+from vectorkit_pinecone import convert, filters
+from vectorkit_pinecone.adopt import Source
+from vectorkit_pinecone.catalogue import Catalogue, Opened
+from vectorkit_pinecone.client import Client
+from vectorkit_pinecone.convert import BODY, MOST_ROWS, SHOWN, WHOLE, Row
+from vectorkit_pinecone.filters import EVERY, Where, alive, among, both
+from vectorkit_pinecone.options import PineconeOptions
+from vectorkit_pinecone.wire import Found, Written
+
+T = TypeVar("T")
+MOST_K = 10_000
+COUNTED = 10_000  # ids in one request of a count
+TOGETHER = 16  # queries under way at once
+DELETED = ("vk_id", "vk_expires", "vk_until")
+
+CAPABILITY = Capability(
+    store="pinecone",
+    durable=True,
+    exact=False,
+    keyword=True,
+    keyword_statistics="shared",
+    insert="none",
+    update="read_modify_write",
+    consistency="eventual",
+    expiry=True,
+    read_only=True,
+    deadline=True,
+    ef_search=False,
+    indexes=frozenset(),
+    counts="read",
+    adopt=True,
+    pushdown=frozenset({"$eq", "$gt", "$gte", "$lt", "$lte", "$in", "$startswith", "$exists"}),
+    max_k=MOST_K,
+    max_dimension=20_000,
+    max_rows_per_write=MOST_ROWS,
+)
+
+
+class PineconeAdapter:
+    """The collections of one prefix in a project of Pinecone."""
+
+    def __init__(self, target: Target, options: PineconeOptions, runtime: Runtime) -> None:
+        where = {"cloud": "aws", "region": "us-east-1"} | {
+            name: value for name, value in target.parameters.items() if name != "host"
+        }
+        self._client = Client(target, options, runtime)
+        self._catalogue = Catalogue(self._client, target.path, where, options, runtime)
+        self._options = options
+        self._runtime = runtime
+        self._read_only = target.read_only
+        self._sequence = Rising()
+        self.capability = replace(CAPABILITY, keyword=options.api == "documents")
+
+    @property
+    def native(self) -> Any:
+        """Pinecone's official client of this colour."""
+        return self._client.native
+
+    def plan(self, spec: CollectionSpec, where: Node) -> Plan:
+        return filters.plan(spec, where)
+
+    def _writable(self) -> None:
+        if self._read_only:
+            raise Unsupported(f"{self._client.shown} was opened with read_only=True; connect without it to write")
+
+    async def _on(self, scope: Scope, act: Callable[[Opened], Awaitable[T]], otherwise: T | None = None) -> T:
+        """Act on a collection. A namespace that is not there is one without rows: `otherwise`."""
+        opened = await self._catalogue.open(scope.collection)
+        try:
+            return await act(opened)
+        except (NotFound, Unavailable, DeadlineExceeded) as error:
+            if isinstance(error, DeadlineExceeded) and error.landed:
+                raise
+            if await self._catalogue.gone(opened):
+                raise NotFound(f"{self._client.shown}: the collection {opened.spec.name!r} was dropped") from error
+            if isinstance(error, NotFound) and otherwise is not None:
+                return otherwise
+            raise
+
+    # ------------------------------------------------------------------------------------- collections
+
+    async def create(self, spec: CollectionSpec) -> CollectionSpec:
+        self._writable()
+        self._check(spec)
+        return await self._catalogue.create(spec)
+
+    def _check(self, spec: CollectionSpec) -> None:
+        if isinstance(spec.index, HNSW | IVF) and spec.index.quantization is not None:
+            raise Unsupported(
+                f"pinecone decides itself how vectors are kept, asked for {spec.index.quantization}; leave quantization=None"
+            )
+
+    async def adopt(self, name: str, spec: CollectionSpec, rows: Iterable[Record] | None) -> CollectionSpec:
+        """Copy `index?namespace=…&text=…` into a collection that is published when it is whole."""
+        self._writable()
+        self._check(spec)
+        if rows is not None:
+            raise InvalidArgument("a Pinecone index has its texts and metadata with it; leave rows= out")
+        source = Source.parse(name, self._client.shown)
+        source.check(await self._client.control("describe", source.index), spec, private=self._options.private)
+        made = await self._catalogue.create(spec, publish=False)
+        opened = await self._catalogue.open(made.physical)
+        try:
+            await self._copy(source, opened)
+            await self._catalogue.publish(opened)
+        except BaseException:
+            await self._runtime.finish(self._catalogue.discard(made))
+            raise
+        return made
+
+    async def _copy(self, source: Source, opened: Opened) -> None:
+        ids = await source.ids(self._client)
+        size = convert.per_answer(opened.spec.dimension, vectors=True)
+        for start in range(0, len(ids), size):
+            batch = source.batch(opened.spec, await source.rows(self._client, ids[start : start + size]), start)
+            await self._put(opened, batch, wait=None)
+
+    async def describe(self, name: str) -> CollectionSpec:
+        return await self._catalogue.describe(name)
+
+    async def names(self) -> list[str]:
+        return await self._catalogue.names()
+
+    async def drop(self, name: str) -> None:
+        self._writable()
+        await self._catalogue.drop(name)
+
+    # ------------------------------------------------------------------------------------- writes
+
+    async def write(self, scope: Scope, batch: Batch, mode: Mode) -> WriteReport:
+        self._writable()
+        wait = self._options.wait if scope.wait is None else scope.wait
+        return await self._on(scope, lambda opened: self._put(opened, batch, wait=None if scope.more else wait))
+
+    async def _put(self, opened: Opened, batch: Batch, *, wait: float | None) -> WriteReport:
+        first = self._sequence.next(len(batch))
+        rows = await heavy(self._runtime, len(batch), lambda: convert.rows(opened.spec, batch, first))
+        done = 0
+        written = Written(None)
+        for stop in cut([row.size for row in rows], BODY):
+            try:
+                written = await opened.wire.upsert(opened.rows, rows[done:stop])
+            except VectorkitError as error:
+                if not done:
+                    raise
+                raise PartialFailure(
+                    f"{done} rows were written, {len(rows) - done} were not: {error}",
+                    written=done,
+                    failed=batch.ids[done:],
+                ) from error
+            done = stop
+        await self._settle(opened, written, wait, rows[-1].key, first + len(rows) - 1)
+        return WriteReport(written=len(batch))
+
+    async def _settle(
+        self,
+        opened: Opened,
+        written: Written,
+        wait: float | None,
+        key: str = "",
+        sequence: int | None = None,
+        gone: Where | None = None,
+    ) -> None:
+        """Wait until searches, and a fetch of one row, see a write: its sequence number, or that it is gone.
+        gone: what no row matches then, for an index that does not number a delete."""
+        if not wait:
+            return
+        end = time.monotonic() + wait
+        pause = 0.02
+        searched = fetched = False
+        while True:
+            searched = searched or await self._searched(opened, written.lsn, gone)
+            fetched = fetched or not key or await self._fetched(opened, key, sequence)
+            if searched and fetched:
+                return
+            left = end - time.monotonic()
+            if left <= 0:
+                raise DeadlineExceeded(
+                    f"{self._client.shown}: the write was taken, and reads had not seen it after {wait:g} s",
+                    landed=True,
+                )
+            await self._runtime.sleep(min(pause, left))
+            pause = min(1.5 * pause, 0.5)
+
+    async def _searched(self, opened: Opened, lsn: int | None, gone: Where | None) -> bool:
+        if lsn is None and gone is None:
+            return True
+        first = np.zeros(opened.spec.dimension, np.float32)
+        first[0] = 1.0
+        try:
+            found = await opened.wire.search(opened.rows, first, 1, gone, (), vectors=False)
+        except NotFound:  # of a namespace: what was deleted is gone, what was written is not there yet
+            return gone is not None
+        if lsn is None or found.lsn is None:
+            return gone is None or not found.rows
+        return found.lsn >= lsn
+
+    async def _fetched(self, opened: Opened, key: str, sequence: int | None) -> bool:
+        try:
+            rows = await opened.wire.fetch(opened.rows, [key], ("vk_seq",), vectors=False)
+        except NotFound:
+            rows = []
+        if sequence is None:
+            return not rows
+        return bool(rows) and float(rows[0].fields.get("vk_seq", 0)) >= sequence
+
+    async def update(self, scope: Scope, ids: Sequence[str], change: Change) -> int:
+        self._writable()
+
+        async def act(opened: Opened) -> int:
+            changes: dict[str, tuple[dict[str, Any], list[str]]] = {}
+            names: dict[str, str] = {}
+            for row in await self._fetch(opened, ids, None):
+                metadata = self._metadata(row)
+                if self._lives(row, scope.now) and (change.where is None or change.where.matches(metadata)):
+                    changes[row.key] = convert.changed(
+                        opened.spec, row.fields, change.apply(metadata), self._sequence.next(1)
+                    )
+                    names[row.key] = self._id(row)
+            return await self._patch(opened, changes, names)
+
+        return await self._on(scope, act, 0)
+
+    async def _patch(
+        self, opened: Opened, changes: dict[str, tuple[dict[str, Any], list[str]]], names: dict[str, str]
+    ) -> int:
+        keys = list(changes)
+        if not keys:
+            return 0
+        done = 0
+        written = Written(None)
+        sizes = [max(BODY / MOST_ROWS, 2 * len(str(changes[key])) + 40) for key in keys]
+        for stop in cut(sizes, BODY):
+            try:
+                written = await opened.wire.patch(opened.rows, {key: changes[key] for key in keys[done:stop]})
+            except VectorkitError as error:
+                if not done:
+                    raise
+                raise PartialFailure(
+                    f"{done} rows were updated, {len(keys) - done} were not: {error}",
+                    written=done,
+                    failed=[names[key] for key in keys[done:]],
+                ) from error
+            done = stop
+        await self._settle(opened, written, self._options.wait, keys[-1], changes[keys[-1]][0]["vk_seq"])
+        return done
+
+    async def delete(self, scope: Scope, selector: Selector) -> int:
+        self._writable()
+
+        async def act(opened: Opened) -> int:
+            if selector.ids is not None:
+                return await self._delete_ids(opened, scope, selector.ids, selector.plan)
+            if selector.plan is None:
+                return await self._clear(opened, scope)
+            where = both(selector.plan.native, alive(scope.now))
+            assert where is not None
+            return await self._delete_where(opened, scope, where)
+
+        return await self._on(scope, act, 0)
+
+    async def _delete_ids(self, opened: Opened, scope: Scope, ids: Sequence[str], plan: Plan | None) -> int:
+        fields = DELETED if plan is None else (*DELETED, "vk_meta")
+        keys = [
+            row.key
+            for row in await self._fetch(opened, ids, fields)
+            if self._lives(row, scope.now) and (plan is None or plan.where.matches(self._metadata(row)))
+        ]
+        if not keys:
+            return 0
+        written = Written(None)
+        for start in range(0, len(keys), MOST_ROWS):
+            written = await opened.wire.delete(opened.rows, keys[start : start + MOST_ROWS])
+        gone = among(list(ids[:MOST_ROWS])) if written.lsn is None else None
+        await self._settle(opened, written, self._options.wait, keys[-1], None, gone)
+        return len(keys)
+
+    async def _clear(self, opened: Opened, scope: Scope) -> int:
+        count = await self._count(opened, scope, None)
+        written = await opened.wire.clear(opened.rows)
+        await self._settle(opened, written, self._options.wait, gone=EVERY if written.lsn is None else None)
+        return count
+
+    async def _delete_where(self, opened: Opened, scope: Scope, where: Where) -> int:
+        """One request where Pinecone says how many rows matched; a classic index does not, and they are counted first."""
+        counted = None if opened.wire.words else await self._read_ids(opened, scope, where)
+        written = await opened.wire.delete_where(opened.rows, where)
+        await self._settle(opened, written, self._options.wait, gone=where if written.lsn is None else None)
+        count = written.matched if counted is None else counted
+        if count is None:
+            raise Ambiguous(f"{self._client.shown} took the delete, and could not say in time how many rows match it")
+        return count
+
+    # ------------------------------------------------------------------------------------- reads
+
+    async def _fetch(
+        self, opened: Opened, ids: Sequence[str], fields: Sequence[str] | None, *, vectors: bool = False
+    ) -> list[Row]:
+        """Rows by id, as many a request as an answer holds. fields: None for all but the vector."""
+        wanted = {convert.row_key(id): id for id in ids}  # noqa: A001
+        keys = list(wanted)
+        size = MOST_ROWS if fields == DELETED else convert.per_answer(opened.spec.dimension, vectors=vectors)
+        found: list[Row] = []
+        names = self._every_field(opened.spec) if fields is None else fields
+        for start in range(0, len(keys), size):
+            found += await opened.wire.fetch(opened.rows, keys[start : start + size], names, vectors=vectors)
+        return [row for row in found if row.fields.get("vk_id") == wanted.get(row.key)]
+
+    def _every_field(self, spec: CollectionSpec) -> list[str]:
+        declared = [f"{filters.FIELD}{n}" for n in range(len(spec.fields))]
+        return [*WHOLE, *declared, *(f"{name}p" for name in declared)]
+
+    def _lives(self, row: Row, now: int | None) -> bool:
+        if now is None:
+            return True
+        try:
+            return convert.expires_of(row.fields) > now
+        except ValueError as error:
+            raise self._damaged(row, error) from error
+
+    def _metadata(self, row: Row) -> dict[str, Any]:
+        try:
+            return convert.metadata_of(row.fields)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._damaged(row, error) from error
+
+    def _id(self, row: Row) -> str:
+        try:
+            return convert.id_of(row.fields)
+        except ValueError as error:
+            raise self._damaged(row, error) from error
+
+    def _record(self, row: Row, *, vectors: bool) -> Record:
+        try:
+            return convert.record_of(row, vectors=vectors)
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise self._damaged(row, error) from error
+
+    def _damaged(self, row: Row, error: Exception) -> Corrupt:
+        named = row.fields.get("vk_id", row.key)
+        return Corrupt(
+            f"{self._client.shown}: what is stored of the row {named!r} is damaged ({error}); write that row again"
+        )
+
+    async def get(self, scope: Scope, ids: Sequence[str], *, vectors: bool) -> list[Record]:
+        async def act(opened: Opened) -> list[Record]:
+            rows = await self._fetch(opened, ids, WHOLE, vectors=vectors)
+            return [self._record(row, vectors=vectors) for row in rows if self._lives(row, scope.now)]
+
+        return await self._on(scope, act, [])
+
+    async def count(self, scope: Scope, plan: Plan | None) -> int:
+        return await self._on(scope, lambda opened: self._count(opened, scope, plan), 0)
+
+    async def _count(self, opened: Opened, scope: Scope, plan: Plan | None) -> int:
+        where = both(None if plan is None else plan.native, alive(scope.now))
+        if where is not None:
+            return await self._read_ids(opened, scope, where)
+        told = await self._client.data(opened.host, "describe_index_stats")
+        found = told.namespaces.get(opened.rows.namespace)
+        return 0 if found is None else int(found.vector_count)
+
+    async def _read_ids(self, opened: Opened, scope: Scope, where: Where) -> int:
+        """How many rows match, by reading their ids: Pinecone counts none by a filter."""
+        count = 0
+        token: str | None = None
+        while True:
+            rows, token = await opened.wire.page(opened.rows, where, COUNTED, token, ("vk_id",), vectors=False)
+            count += len(rows)
+            if scope.most is not None and count > scope.most:
+                raise Unsupported(
+                    f"pinecone counts no rows by a filter, and more than {scope.most} ids would be read for it; narrow the "
+                    "filter, or connect with a larger residual_limit"
+                )
+            if token is None:
+                return count
+
+    async def page(self, scope: Scope, plan: Plan | None, cursor: Cursor | None, *, limit: int, vectors: bool) -> Page:
+        where = both(None if plan is None else plan.native, alive(scope.now)) or EVERY
+        token = None if cursor is None else cursor.position
+
+        async def act(opened: Opened) -> Page:
+            size = min(limit, convert.per_answer(opened.spec.dimension, vectors=vectors))
+            rows, following = await opened.wire.page(opened.rows, where, size, token, WHOLE, vectors=vectors)
+            records = [self._record(row, vectors=vectors) for row in rows]
+            return Page(records, None if following is None else Cursor(None, following))
+
+        return await self._on(scope, act, Page([], None))
+
+    async def stats(self, scope: Scope) -> Stats:
+        rows = await self.count(scope, None)
+        return Stats(rows=rows, index="managed", indexed=rows)
+
+    async def optimize(self, name: str) -> None:
+        """Nothing to do: Pinecone tends its indexes itself. NotFound."""
+        self._writable()
+        await self._catalogue.open(name)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    # ------------------------------------------------------------------------------------- queries
+
+    async def query(self, scope: Scope, query: Query) -> list[Hits]:
+        where = both(None if query.plan is None else query.plan.native, alive(scope.now))
+
+        async def act(opened: Opened) -> list[Hits]:
+            found: list[Hits] = []
+            sent = convert.queries(opened.spec.metric, query.vectors)
+            for start in range(0, len(sent), TOGETHER):
+                found += await self._runtime.gather(
+                    *(
+                        self._nearest(opened, query, where, query.vectors[at], sent[at])
+                        for at in range(start, min(start + TOGETHER, len(sent)))
+                    )
+                )
+            return found
+
+        return await self._on(scope, act, [Hits(coverage="exact", path="no rows") for _ in query.vectors])
+
+    async def _nearest(
+        self, opened: Opened, query: Query, where: Where | None, vector: FloatArray, sent: FloatArray
+    ) -> Hits:
+        """The nearest rows, scored again from their vectors: Pinecone's scores are approximate (a vector's cosine with itself
+        was seen as 1.001), of float32, and squared distances under euclidean."""
+        rows: list[Row] = []
+        full = False
+        for part in self._parts(query.ids, where):
+
+            async def search(k: int, fields: Sequence[str], vectors: bool, part: Where | None = part) -> Found:
+                return await opened.wire.search(opened.rows, sent, k, part, fields, vectors=vectors)
+
+            found = await self._top(opened, query.k, search, vectors=True)
+            full = full or len(found) >= query.k
+            rows += [row for row, _ in found]
+        hits = Hits(
+            coverage="complete" if full else "exact",
+            path="Pinecone's index" if full else "Pinecone's index, every row that matches",
+        )
+        if not rows:
+            return hits
+        metric = opened.spec.metric
+        try:
+            stored = np.array([convert.vector_of(row.fields, row.vector) for row in rows], np.float32)
+            with np.errstate(all="ignore"):
+                asked = prepare(vector.reshape(1, -1), metric)[0]
+                scores = score(prepare(stored, metric), asked, metric).tolist()
+        except (ValueError, TypeError) as error:
+            raise self._damaged(rows[0], error) from error
+        for row, measured, written in zip(rows, scores, stored, strict=True):
+            self._add(hits, row, measured, written if query.vectors_back else None)
+        return hits
+
+    def _parts(self, ids: Sequence[str] | None, where: Where | None) -> list[Where | None]:
+        """The filter, or one for each thousand of the ids that are searched among."""
+        if ids is None:
+            return [where]
+        return [both(where, among(list(ids[at : at + MOST_ROWS]))) for at in range(0, len(ids), MOST_ROWS)]
+
+    async def _top(
+        self, opened: Opened, k: int, search: Callable[[int, Sequence[str], bool], Awaitable[Found]], *, vectors: bool
+    ) -> list[tuple[Row, float]]:
+        """The k best with their fields and scores: in one request where an answer holds them, else their ids, and then they."""
+        if k <= convert.per_answer(opened.spec.dimension, vectors=vectors):
+            try:
+                found = await search(k, SHOWN, vectors)
+            except Unsupported:  # an answer over its limit is refused too
+                if k == 1:
+                    raise
+            else:
+                return _scored(found)
+        scores = {row.key: measured for row, measured in _scored(await search(k, (), False))}
+        rows = await self._whole(opened, list(scores), SHOWN, vectors=vectors)
+        return [(row, scores[row.key]) for row in rows]
+
+    async def _all_tied(
+        self, opened: Opened, k: int, search: Callable[[int, Sequence[str], bool], Awaitable[Found]], *, vectors: bool
+    ) -> list[tuple[Row, float]]:
+        """The k best and all that tie with the last of them: which of equals comes first is not Pinecone's to say."""
+        limit = min(k + 1, MOST_K)
+        while True:
+            found = await self._top(opened, limit, search, vectors=vectors)
+            scores = sorted((measured for _, measured in found), reverse=True)
+            if len(scores) < limit or limit == MOST_K or scores[-1] < tie_floor(scores[k - 1]):
+                return found
+            limit = min(16 * limit, MOST_K)
+
+    async def _whole(self, opened: Opened, keys: Sequence[str], fields: Sequence[str], *, vectors: bool) -> list[Row]:
+        size = convert.per_answer(opened.spec.dimension, vectors=vectors)
+        rows: list[Row] = []
+        for start in range(0, len(keys), size):
+            rows += await opened.wire.fetch(opened.rows, keys[start : start + size], fields, vectors=vectors)
+        return rows
+
+    def _add(self, hits: Hits, row: Row, measured: float, vector: FloatArray | None) -> None:
+        try:
+            hits.append(
+                make_hit(convert.id_of(row.fields), measured, convert.text_of(row.fields), self._metadata(row), vector)
+            )
+        except ValueError as error:
+            raise self._damaged(row, error) from error
+
+    async def keyword(self, scope: Scope, query: KeywordQuery) -> Hits:
+        where = both(None if query.plan is None else query.plan.native, alive(scope.now))
+        words = convert.clauses(query.text)
+
+        async def act(opened: Opened) -> Hits:
+            hits = Hits(coverage="complete", path="full-text index, BM25")
+            for part in self._parts(query.ids, where):
+
+                async def search(k: int, fields: Sequence[str], vectors: bool, part: Where | None = part) -> Found:
+                    return await opened.wire.keyword(opened.rows, words, k, part, fields, vectors=vectors)
+
+                for row, measured in await self._all_tied(opened, query.k, search, vectors=query.vectors_back):
+                    self._add(
+                        hits, row, measured, convert.vector_of(row.fields, row.vector) if query.vectors_back else None
+                    )
+            return hits
+
+        return await self._on(scope, act, Hits(coverage="exact", path="no rows"))
+
+
+def _scored(found: Found) -> list[tuple[Row, float]]:
+    return [(row, measured or 0.0) for row, measured in zip(found.rows, found.scores, strict=True)]
+
+
+async def open_pinecone(target: Target, runtime: Runtime) -> Adapter:
+    """Open a project by its key. Nothing is sent before the first verb."""
+    options = target.options if target.options is not None else PineconeOptions()
+    return PineconeAdapter(target, options, runtime)
