@@ -11,7 +11,6 @@ import pytest
 from integration.servers.pinecone import PineconeServer
 from vectorkit.testing import AdapterContract
 
-
 LARGE = "never: Pinecone takes 40 KB of metadata a row, its text included; more is InvalidRecord"
 TOO_LARGE = {"test_a_long_text": LARGE, "test_wide_rows": LARGE}
 
