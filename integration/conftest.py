@@ -3,10 +3,12 @@
 `STORES=pgvector,chroma,qdrant pytest integration` runs the tests of those stores alone, against $VECTORKIT_PGVECTOR_URL,
 $VECTORKIT_CHROMA_URL and $VECTORKIT_QDRANT_URL, or the ports of docker-compose.yml; a store that is named and cannot be
 reached fails its tests. Qdrant has no databases: on a live one each test drops ALL that vectorkit made there, which is the
-collections `<name>@<digits>` and `vk-control`, before and after itself. Name no server whose collections you want to keep.
+collections `<name>@<digits>` and `vk-control`, before and after itself. Name no server whose collections you want to keep. Of Pinecone each
+test deletes the indexes that vectorkit made under the prefix of $VECTORKIT_PINECONE_URL (`vkc`), and needs $PINECONE_API_KEY.
 """
 
 import fcntl
+import os
 import tempfile
 import time
 import uuid
@@ -20,10 +22,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
+import vectorkit as vk
 from integration.servers.chroma import ChromaServer, chroma_request
 from integration.servers.keeper import ServerError
 from integration.servers.live import URLS, live_url, named, shown
-from integration.servers.pinecone import PineconeServer
+from integration.servers.pinecone import PineconeServer, pinecone_sweep
 from integration.servers.postgres import PostgresServer
 from integration.servers.qdrant import QdrantServer, qdrant_request, qdrant_sweep
 
@@ -34,8 +37,9 @@ _PLACES = {
     "chroma_target": "chroma",
     "qdrant_url": "qdrant",
     "qdrant_target": "qdrant",
+    "pinecone_target": "pinecone",
 }
-_OWN = frozenset(["postgres", "chroma_server", "qdrant_server", "pinecone_server", "pinecone_target"])
+_OWN = frozenset(["postgres", "chroma_server", "qdrant_server", "pinecone_server"])
 _MARKERS = (
     "store(name): a test of this store, which $STORES selects; fixtures that give a place in a store say so too",
     "own: starts, kills or freezes servers of its own, and is not run against live ones",
@@ -234,8 +238,22 @@ def pinecone_server() -> Iterator[PineconeServer]:
 
 
 @pytest.fixture
-def pinecone_target(pinecone_server: PineconeServer) -> Iterator[dict[str, Any]]:
-    """The double without an index, as `connect` takes it: a write is back when reads see it."""
-    pinecone_server.control.reset()
-    yield {"url": pinecone_server.url, "api_key": "of-a-test", "wait": 30.0}
-    pinecone_server.control.reset()
+def pinecone_target(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """The double without an index, or the service without an index of ours, as `connect` takes it: a write is back when reads see it."""
+    if "pinecone" not in named():
+        server: PineconeServer = request.getfixturevalue("pinecone_server")
+        server.control.reset()
+        yield {"url": server.url, "api_key": "of-a-test", "wait": 30.0}
+        server.control.reset()
+        return
+    url = live_url("pinecone")
+    target = {"url": url, "wait": float(os.environ.get("VECTORKIT_PINECONE_WAIT", "120"))}
+    with (Path(tempfile.gettempdir()) / "vectorkit-live-pinecone").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        try:
+            with vk.connect(target) as store:
+                pinecone_sweep(store.native, url)
+                yield target
+                pinecone_sweep(store.native, url)
+        except vk.ConfigError as error:
+            _unreachable("pinecone", url, error)

@@ -10,8 +10,9 @@ URLS = {
     "pgvector": ("VECTORKIT_PGVECTOR_URL", "postgresql://postgres:vectorkit@127.0.0.1:5432/postgres"),
     "chroma": ("VECTORKIT_CHROMA_URL", "chroma://127.0.0.1:8000"),
     "qdrant": ("VECTORKIT_QDRANT_URL", "qdrant://127.0.0.1:6333"),
+    "pinecone": ("VECTORKIT_PINECONE_URL", "pinecone://vkc?cloud=aws&region=us-east-1"),
 }
-"""A store's variable, and where docker-compose.yml puts it."""
+"""A store's variable, and where docker-compose.yml puts it; of Pinecone a prefix of its indexes, with the key in $PINECONE_API_KEY."""
 
 
 def named() -> list[str]:

@@ -6,6 +6,7 @@ docs/pinecone-double.md says what it models, and from where.
 import signal
 import sys
 from http.client import HTTPConnection, HTTPException
+from typing import Any
 from urllib.parse import urlsplit
 
 from integration.servers.served import Served
@@ -53,3 +54,23 @@ class PineconeServer(Served):
             return False
         finally:
             link.close()
+
+
+def pinecone_indexes(client: Any, url: str) -> list[str]:
+    """Names of the indexes that vectorkit made under a URL's prefix, and nobody else."""
+    prefix = urlsplit(url).netloc
+    return [
+        model.name
+        for model in client.indexes.list()
+        if model.name.startswith(f"{prefix}-")
+        and "vk_layout" in (model.tags or {})
+        and model.status.state != "Terminating"
+    ]
+
+
+def pinecone_sweep(client: Any, url: str) -> list[str]:
+    """Delete them; their names."""
+    gone = pinecone_indexes(client, url)
+    for name in gone:
+        client.indexes.delete(name, timeout=-1)
+    return gone

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import vectorkit as vk
-from vectorkit.cli import adopting, collections, demo, reading, writing
+from vectorkit.cli import adopting, collections, demo, double, reading, writing
 from vectorkit.cli.exits import MEANING
 
 _HELP = """
@@ -28,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for part in (demo, writing, reading, collections, adopting):
+for part in (demo, writing, reading, collections, adopting, double):
     app.add_typer(part.commands)
 
 
