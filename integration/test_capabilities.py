@@ -16,6 +16,7 @@ TABLE = Path(__file__).resolve().parents[1] / "docs" / "capabilities.md"
         pytest.param("pgvector", "pgvector_target", False, marks=pytest.mark.store("pgvector")),
         pytest.param("chroma, server", "chroma_target", False, marks=pytest.mark.store("chroma")),
         pytest.param("qdrant, server through the shim", "qdrant_target", False, marks=pytest.mark.store("qdrant")),
+        pytest.param("pinecone, against a double", "pinecone_target", False, marks=pytest.mark.store("pinecone")),
         pytest.param("chroma, server and side-car", "chroma_target", True, marks=pytest.mark.store("chroma")),
     ],
 )

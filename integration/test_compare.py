@@ -22,10 +22,17 @@ def run(*arguments: str, **environment: str) -> Any:
 
 
 def test_the_same_answers_on_every_store(
-    pgvector_url: str, chroma_url: str, qdrant_target: str, tmp_path: Path
+    pgvector_url: str,
+    chroma_url: str,
+    qdrant_target: str,
+    pinecone_target: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     collection = "compare-everything"
-    names = ["faiss", "local", "memory", "chroma", "qdrant", "pgvector", "chroma #2", "qdrant #2"]
+    monkeypatch.setenv("VECTORKIT_PINECONE_URL", pinecone_target["url"])
+    monkeypatch.setenv("PINECONE_API_KEY", pinecone_target.get("api_key", "any"))
+    names = ["faiss", "local", "memory", "chroma", "qdrant", "pgvector", "pinecone", "chroma #2", "qdrant #2"]
     if importlib.util.find_spec("hnswlib") is not None:  # which has to be compiled
         names.insert(1, "hnswlib")
     stores = ",".join([*names[:-2], chroma_url, qdrant_target])
@@ -39,7 +46,7 @@ def test_the_same_answers_on_every_store(
         for answer in asked["answers"].values():
             assert [hit["metadata"] for hit in answer["hits"]] == [hit["metadata"] for hit in first]
             assert [hit["text"] for hit in answer["hits"]] == [hit["text"] for hit in first]
-    for url in (pgvector_url, chroma_url, qdrant_target):
+    for url in (pgvector_url, chroma_url, qdrant_target, pinecone_target["url"]):
         with vk.connect(url) as store:
             assert collection not in store.collections()
 
@@ -56,8 +63,8 @@ def test_the_readmes_command_beside_servers_of_our_own(tmp_path: Path) -> None:
         "-c",
         "from vectorkit.cli import main; main()",
     ]
-    command += ["demo", "--compare", "faiss,chroma,qdrant,pgvector"]
+    command += ["demo", "--compare", "faiss,chroma,qdrant,pgvector,pinecone"]
     root = Path(__file__).parents[1]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Identical answers on 4 stores" in done.stdout
+    assert "Identical answers on 5 stores" in done.stdout

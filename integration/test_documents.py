@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ def test_the_python_of_the_servers_guide_runs(
     pgvector_url: str,
     chroma_target: dict[str, str],
     qdrant_place: str,
+    pinecone_target: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -29,7 +31,9 @@ def test_the_python_of_the_servers_guide_runs(
     monkeypatch.setenv("VECTORKIT_PGVECTOR_URL", pgvector_url)
     monkeypatch.setenv("VECTORKIT_CHROMA_URL", chroma_target["url"])
     monkeypatch.setenv("VECTORKIT_QDRANT_URL", qdrant_place)
-    assert run("servers.md") == 6
+    monkeypatch.setenv("VECTORKIT_PINECONE_URL", pinecone_target["url"])
+    monkeypatch.setenv("PINECONE_API_KEY", "any")
+    assert run("servers.md") == 8
 
 
 def test_the_python_of_the_guide_to_clusters_runs(

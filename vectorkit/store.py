@@ -106,10 +106,10 @@ class Collection:
 
         records: any iterable of Record (a generator of ten million is read in chunks of 10,000), or one Batch. A list or
         Batch is sent whole or refused whole. ttl: a timedelta or seconds, for rows without their own `expires_at`.
-        wait: seconds to wait until later reads see the rows, on stores that do not promise it.
+        wait: seconds to wait until later reads see the rows, on stores that do not promise it (`capability.consistency`).
 
         Raises InvalidRecord, DimensionMismatch (naming the row; nothing of the batch was written), PartialFailure when an
-        iterator fails after some chunks were committed."""
+        iterator fails after some chunks were committed, DeadlineExceeded with `landed` when the rows were not seen in time."""
         return drive(self._verbs.upsert(records, ttl=ttl, wait=wait))
 
     def insert(self, records: Records, *, on_conflict: Literal["fail", "skip"] = "fail") -> WriteResult:

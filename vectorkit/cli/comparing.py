@@ -26,11 +26,12 @@ from vectorkit.types import Hit, Hits, Record
 
 EMBEDDED = ("faiss", "hnswlib", "local", "chroma", "qdrant")
 """What a bare name opens in a temporary folder; `memory` needs none."""
-SERVERS: Mapping[str, str] = {"pgvector": "VECTORKIT_PGVECTOR_URL"}
+SERVERS: Mapping[str, str] = {"pgvector": "VECTORKIT_PGVECTOR_URL", "pinecone": "VECTORKIT_PINECONE_URL"}
 """What a bare name opens at the URL in this variable."""
 _SHOWN = 5
 _BATCH = 512
 _REPEATS = 7
+_SEEN = 120.0  # seconds until a store that shows writes late has to show them
 _TIE = 1e-6
 _TOLERANCE = 1e-5
 
@@ -112,8 +113,8 @@ def _address(entry: str, number: int, folder: str) -> str:
         variable = SERVERS[entry]
         if not (url := os.environ.get(variable)):
             raise vk.ConfigError(
-                f"{entry} needs a server: set {variable}, or give a URL (postgresql://user@host/database) or a profile instead "
-                "of the bare name; in a checkout, `docker compose up -d --wait` starts one"
+                f"{entry} needs a server: set {variable}, or give a URL or a profile instead of the bare name; in a checkout, "
+                "`python -m integration.servers vectorkit demo --compare …` starts one beside the command"
             )
         return url
     return entry
@@ -165,7 +166,7 @@ def _load(contender: _Contender, rows: Sequence[Record], out: Console) -> None:
                 if number % _BATCH == 0:
                     update(number, number / len(rows))
 
-        written = contender.docs.upsert(stop.until(told())).written
+        written = contender.docs.upsert(stop.until(told()), wait=_SEEN).written
     if stop.pressed:
         fail(Code.INTERRUPTED, f"interrupted while loading {contender.name}")
     contender.docs.optimize()

@@ -57,7 +57,7 @@ def demo(
         typer.Option(
             "--compare",
             metavar="STORES",
-            help="Several stores instead, side by side: names (faiss, hnswlib, local, memory, chroma, qdrant, pgvector), URLs or profiles "
+            help="Several stores instead, side by side: names (faiss, hnswlib, local, memory, chroma, qdrant, pgvector, pinecone), URLs or profiles "
             "between commas.",
         ),
     ] = None,

@@ -92,7 +92,9 @@ class PineconeAdapter:
         self._runtime = runtime
         self._read_only = target.read_only
         self._sequence = Rising()
-        self.capability = replace(CAPABILITY, keyword=options.api == "documents")
+        self.capability = CAPABILITY
+        if options.api == "vectors":
+            self.capability = replace(CAPABILITY, keyword=False, keyword_statistics=None)
 
     @property
     def native(self) -> Any:
@@ -304,17 +306,18 @@ class PineconeAdapter:
 
     async def _delete_ids(self, opened: Opened, scope: Scope, ids: Sequence[str], plan: Plan | None) -> int:
         fields = DELETED if plan is None else (*DELETED, "vk_meta")
-        keys = [
-            row.key
+        meant = [
+            row
             for row in await self._fetch(opened, ids, fields)
             if self._lives(row, scope.now) and (plan is None or plan.where.matches(self._metadata(row)))
         ]
-        if not keys:
+        if not meant:
             return 0
+        keys = [row.key for row in meant]
         written = Written(None)
         for start in range(0, len(keys), MOST_ROWS):
             written = await opened.wire.delete(opened.rows, keys[start : start + MOST_ROWS])
-        gone = among(list(ids[:MOST_ROWS])) if written.lsn is None else None
+        gone = among([self._id(row) for row in meant[-MOST_ROWS:]]) if written.lsn is None else None
         await self._settle(opened, written, self._options.wait, keys[-1], None, gone)
         return len(keys)
 

@@ -33,6 +33,7 @@ from vectorkit_pinecone.vectors import Vectors
 from vectorkit_pinecone.wire import Place, Wire
 
 CONTROL, ROWS, SPEC = "control", "rows", "spec"
+SKEW = 2.0  # seconds that clocks of those who make and drop a name may differ
 ABANDONED = 3_600  # seconds after which an index that was never published is swept by the next create of its name
 _PREFIX = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,16}[a-z0-9])?\Z")
 _GENERATION = re.compile(r"[1-9][0-9]{0,9}\Z")
@@ -297,6 +298,8 @@ class Catalogue:
         found = await self._ours(name)
         if not any(one.published for one in found):
             raise NotFound(f"{self._client.shown} has no collection {name!r}")
+        until = found[-1].generation + 1  # by when nobody makes another with its number
+        await self._runtime.sleep(max(0.0, min(until - time.time(), SKEW)))
         for one in found:
             self._opened.pop(f"{one.name}@{one.generation}", None)
             try:

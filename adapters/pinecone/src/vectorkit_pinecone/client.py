@@ -119,11 +119,12 @@ class Client:
         check_header("the key", key)
         if options.ssl_ca is not None and not Path(options.ssl_ca).exists():
             raise ConfigError(f"ssl_ca: {options.ssl_ca!r} is not there")
+        host = _control_host(target.parameters.get("host"))
         made: type[Any] = AsyncPinecone if runtime.colour == "async" else Pinecone
         try:
             self.native: Any = made(
                 api_key=key,
-                host=_control_host(target.parameters.get("host")),
+                host=host,
                 additional_headers=dict(options.headers),
                 proxy_url=options.proxy_url or None,
                 ssl_verify=options.ssl_verify,
