@@ -62,8 +62,8 @@ class Scope:
     """Where a data verb works. Every data verb takes one; there is no unscoped call.
 
     collection: the physical name (`articles@1`). now: microseconds since 1970 where rows can expire, else None; rows
-    whose expiry is `<= now` are absent from every verb, and their ids are free. more: of a write, that further batches of
-    the same load follow, so that an index need not be built yet. wait: of a write to an eventual store, how many seconds
+    whose expiry is `<= now` are absent from every verb, and their ids are free. more: of a write, that further parts of
+    the same call follow, so that an index need not be built yet, nor waited for. wait: of an upsert to an eventual store, how many seconds
     it may take until reads see it, None for what the store's options say. most: rows that may be read to answer what the
     store cannot, such as a filtered count; beyond, Unsupported.
     """

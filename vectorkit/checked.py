@@ -207,7 +207,8 @@ class Checked:
         checked = self._check_change(spec, change)
         touched = 0
         for start in range(0, len(ids), IDS):
-            touched += await self.adapter.update(scope, ids[start : start + IDS], checked)
+            part = replace(scope, more=True) if start + IDS < len(ids) else scope
+            touched += await self.adapter.update(part, ids[start : start + IDS], checked)
         return touched
 
     async def update_where(self, scope: Scope, where: Node, change: Change) -> int:
@@ -258,7 +259,8 @@ class Checked:
     async def _delete_ids(self, scope: Scope, ids: Sequence[str], plan: Plan | None = None) -> int:
         gone = 0
         for start in range(0, len(ids), IDS):
-            gone += await self.adapter.delete(scope, Selector(ids=ids[start : start + IDS], plan=plan))
+            part = replace(scope, more=True) if start + IDS < len(ids) else scope
+            gone += await self.adapter.delete(part, Selector(ids=ids[start : start + IDS], plan=plan))
         return gone
 
     # ------------------------------------------------------------------------------------- reads
@@ -406,6 +408,8 @@ class Checked:
 
     async def _refill_keyword(self, scope: Scope, query: KeywordQuery, plan: Plan) -> Hits:
         wide = max(4 * query.k, query.k + 64)
+        if self.capability.max_k is not None:
+            wide = min(wide, self.capability.max_k)
         hits = await self.adapter.keyword(scope, replace(query, plan=plan, k=wide))
         kept = Hits([hit for hit in hits if plan.where.matches(hit.metadata)], coverage=hits.coverage, path=hits.path)
         if len(kept) >= query.k or len(hits) < wide:

@@ -211,7 +211,9 @@ def test_a_row_is_what_the_layout_says() -> None:
         "vk_f3": 1,
         "vk_f4": to_micros(at),
     }
-    assert row.size == len(orjson.dumps({**row.fields, "vk_meta": meta})) + len(row.vector)
+    fields = orjson.dumps({**row.fields, "vk_meta": meta})
+    sent = orjson.dumps({"_id": row.key, "vk_vector": orjson.Fragment(row.vector), **row.fields, "vk_meta": meta})
+    assert row.size == len(fields) + len(row.vector) + len(row.key) + convert.FRAME >= len(sent)
 
 
 def test_words_that_the_analyzer_might_change_are_hashed() -> None:
@@ -243,14 +245,20 @@ def back(spec: vk.CollectionSpec, record: vk.Record) -> vk.Record:
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.9e-8, 1.0, 1e16, 3e38])
 def test_vectors_come_back_at_every_size(metric: Any, scale: float) -> None:
     spec = vk.CollectionSpec("docs", 3, metric=metric)
+    if metric == "l2" and scale > 1e18:
+        with pytest.raises(vk.InvalidRecord, match="norm") as caught:
+            convert.rows(spec, vk.Batch.of([vk.Record("fine", [1, 0, 0]), vk.Record("a", [scale, 0, 0])]), 1)
+        assert caught.value.row == 1
+        return
     written = (np.array([0.1, -1.0, 0.3]) * scale).astype(np.float32)
-    read = back(spec, vk.Record("a", written)).vector
+    read: Any = back(spec, vk.Record("a", written)).vector
     np.testing.assert_allclose(read, written, rtol=1e-6)
 
 
 def test_a_zero_vector_comes_back() -> None:
     spec = vk.CollectionSpec("docs", 3, metric="dot")
-    np.testing.assert_array_equal(back(spec, vk.Record("a", [0, 0, 0])).vector, [0, 0, 0])
+    read: Any = back(spec, vk.Record("a", [0, 0, 0])).vector
+    np.testing.assert_array_equal(read, [0, 0, 0])
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
@@ -258,7 +266,11 @@ def test_queries_are_never_zero_for_pinecone(metric: Any) -> None:
     given_ = np.array([[0, 0], [1e-20, 0], [3, 4]] if metric != "cosine" else [[1e-20, 0], [3, 4]], np.float32)
     sent = convert.queries(metric, given_)
     assert np.abs(sent).max(axis=1).min() >= 1e-8
-    np.testing.assert_allclose(sent[-1], [3, 4] if metric == "l2" else [0.6, 0.8], rtol=1e-6)
+    wanted = {"l2": [3.0, 4.0], "cosine": [0.6, 0.8], "dot": [6e-4, 8e-4]}
+    np.testing.assert_allclose(sent[-1], wanted[metric], rtol=1e-6)
+    if metric == "l2":
+        with pytest.raises(vk.Unsupported, match="1e\\+18"):
+            convert.queries(metric, np.array([[1e19, 0]], np.float32))
 
 
 def test_expiry_beyond_float64() -> None:
@@ -300,6 +312,8 @@ def test_a_change_sets_and_removes_what_it_has_to() -> None:
     sent, gone = convert.changed(spec, row.fields, {"n": 2}, 9)
     assert sent == {"vk_seq": 9, "vk_meta": '{"n":2}', "vk_f0": 2}
     assert sorted(gone) == ["vk_f1", "vk_f1p"]
+    _, gone = convert.changed(spec, {"vk_id": "a"}, {"n": 2}, 9)  # also what another may have written since it was read
+    assert sorted(gone) == ["vk_f1", "vk_f1p"]
     sent, gone = convert.changed(spec, row.fields, {}, 9)
     assert sent == {"vk_seq": 9}
     assert sorted(gone) == ["vk_f0", "vk_f1", "vk_f1p", "vk_meta"]
@@ -331,7 +345,7 @@ def test_sources_are_parsed() -> None:
     source = Source.parse("docs?namespace=of ours&text=page", "pinecone://kb")
     assert (source.index, source.namespace, source.text) == ("docs", "of ours", "page")
     assert Source.parse("docs", "x").namespace == "__default__"
-    for name in ("", "?text=a", "a/b", "docs?text=", "docs?id=x"):
+    for name in ("", "?text=a", "a/b", "docs?text=", "docs?id=x", "docs?text=a&text=b"):
         with pytest.raises(vk.InvalidArgument):
             Source.parse(name, "x")
 
@@ -339,10 +353,16 @@ def test_sources_are_parsed() -> None:
 def test_numbers_of_a_source_become_what_is_declared() -> None:
     spec = vk.CollectionSpec("docs", 2, fields={"n": int, "x": float})
     source = Source("docs", "docs", text="page")
-    rows = [convert.Row("a", {"n": 3.0, "x": 3.0, "free": 3.0, "page": "t", "tags": ["u"]}, [1.0, 0.0])]
+    given_ = {"n": 3.0, "x": 3.0, "free": 3.0, "page": "t", "tags": ["u"], "_id": "i", "_values": "v"}
+    rows = [convert.Row("a", given_, [1.0, 0.0])]
+    with pytest.raises(vk.InvalidArgument, match="no row has a field 'page'"):
+        source.finish()
     batch = source.batch(spec, rows, 0)
+    source.finish()
     assert batch.texts == ["t"]
-    assert json.dumps(batch.metadata) == '[{"n": 3, "x": 3.0, "free": 3.0, "tags": ["u"]}]'
+    assert json.dumps(batch.metadata) == '[{"n": 3, "x": 3.0, "free": 3.0, "tags": ["u"], "_id": "i", "_values": "v"}]'
+    with pytest.raises(vk.InvalidRecord, match="sparse"):
+        source.batch(spec, [convert.Row("a", {}, [1.0, 0.0], sparse=True)], 0)
     with pytest.raises(vk.InvalidRecord, match="'n'") as caught:
         source.batch(spec, [*rows, convert.Row("b", {"n": 3.5}, [1.0, 0.0])], 40)
     assert (caught.value.row, caught.value.field) == (41, "n")

@@ -6,7 +6,7 @@ Pinecone takes a write before reads see it. Its answers say where in its log the
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -48,9 +48,11 @@ from vectorkit_pinecone.client import Client
 from vectorkit_pinecone.convert import BODY, MOST_ROWS, SHOWN, WHOLE, Row
 from vectorkit_pinecone.filters import EVERY, Where, alive, among, both
 from vectorkit_pinecone.options import PineconeOptions
-from vectorkit_pinecone.wire import Found, Written
+from vectorkit_pinecone.wire import Found, Patch, Written
 
 T = TypeVar("T")
+_Search: TypeAlias = Callable[[int, Sequence[str], bool, Where | None], Awaitable[Found]]
+"""So many rows, with these fields, with vectors or not, that match."""
 MOST_K = 10_000
 COUNTED = 10_000  # ids in one request of a count
 TOGETHER = 16  # queries under way at once
@@ -157,8 +159,9 @@ class PineconeAdapter:
         ids = await source.ids(self._client)
         size = convert.per_answer(opened.spec.dimension, vectors=True)
         for start in range(0, len(ids), size):
-            batch = source.batch(opened.spec, await source.rows(self._client, ids[start : start + size]), start)
-            await self._put(opened, batch, wait=None)
+            rows = await _halved(ids[start : start + size], lambda part: source.rows(self._client, part))
+            await self._put(opened, source.batch(opened.spec, rows, start), wait=None)
+        source.finish()
 
     async def describe(self, name: str) -> CollectionSpec:
         return await self._catalogue.describe(name)
@@ -174,8 +177,13 @@ class PineconeAdapter:
 
     async def write(self, scope: Scope, batch: Batch, mode: Mode) -> WriteReport:
         self._writable()
-        wait = self._options.wait if scope.wait is None else scope.wait
-        return await self._on(scope, lambda opened: self._put(opened, batch, wait=None if scope.more else wait))
+        return await self._on(scope, lambda opened: self._put(opened, batch, wait=self._wait(scope)))
+
+    def _wait(self, scope: Scope) -> float | None:
+        """How long a write may take to be seen: the last part of a call waits for all of it."""
+        if scope.more:
+            return None
+        return self._options.wait if scope.wait is None else scope.wait
 
     async def _put(self, opened: Opened, batch: Batch, *, wait: float | None) -> WriteReport:
         first = self._sequence.next(len(batch))
@@ -194,7 +202,7 @@ class PineconeAdapter:
                     failed=batch.ids[done:],
                 ) from error
             done = stop
-        await self._settle(opened, written, wait, rows[-1].key, first + len(rows) - 1)
+        await self._settle(opened, written, wait, key=rows[-1].key, sequence=first + len(rows) - 1)
         return WriteReport(written=len(batch))
 
     async def _settle(
@@ -202,20 +210,23 @@ class PineconeAdapter:
         opened: Opened,
         written: Written,
         wait: float | None,
+        *,
         key: str = "",
         sequence: int | None = None,
         gone: Where | None = None,
     ) -> None:
-        """Wait until searches, and a fetch of one row, see a write: its sequence number, or that it is gone.
-        gone: what no row matches then, for an index that does not number a delete."""
+        """Wait until searches and fetches see a write, which they do at different times: searches by its number in the log, and
+        fetches by one row, which has its sequence number or is gone. gone: of a delete, what no row matches then, by which
+        fetches are asked, and searches where the delete has no number."""
         if not wait:
             return
         end = time.monotonic() + wait
         pause = 0.02
         searched = fetched = False
+        first: list[float] = []
         while True:
             searched = searched or await self._searched(opened, written.lsn, gone)
-            fetched = fetched or not key or await self._fetched(opened, key, sequence)
+            fetched = fetched or await self._fetched(opened, key, sequence, gone, first)
             if searched and fetched:
                 return
             left = end - time.monotonic()
@@ -227,67 +238,81 @@ class PineconeAdapter:
             await self._runtime.sleep(min(pause, left))
             pause = min(1.5 * pause, 0.5)
 
+    def _before(self, where: Where) -> Where:
+        """Rows that match and were written before now."""
+        found = both(where, {"vk_seq": {"$lte": self._sequence.next(1)}})
+        assert found is not None
+        return found
+
     async def _searched(self, opened: Opened, lsn: int | None, gone: Where | None) -> bool:
         if lsn is None and gone is None:
             return True
         first = np.zeros(opened.spec.dimension, np.float32)
         first[0] = 1.0
         try:
-            found = await opened.wire.search(opened.rows, first, 1, gone, (), vectors=False)
+            found = await opened.wire.search(opened.rows, first, 1, gone if lsn is None else None, (), vectors=False)
         except NotFound:  # of a namespace: what was deleted is gone, what was written is not there yet
             return gone is not None
-        if lsn is None or found.lsn is None:
-            return gone is None or not found.rows
-        return found.lsn >= lsn
+        if lsn is None:
+            return not found.rows
+        return found.lsn is None or found.lsn >= lsn
 
-    async def _fetched(self, opened: Opened, key: str, sequence: int | None) -> bool:
+    async def _fetched(
+        self, opened: Opened, key: str, sequence: int | None, gone: Where | None, first: list[float]
+    ) -> bool:
+        """Whether fetches see the write: the row has its number or a later one, or has changed since it was first looked at, by
+        another who was later and whose clock need not be; or nothing is left of what was deleted."""
         try:
-            rows = await opened.wire.fetch(opened.rows, [key], ("vk_seq",), vectors=False)
+            if key:
+                rows = await opened.wire.fetch(opened.rows, [key], ("vk_seq",), vectors=False)
+            elif gone is not None:
+                rows, _ = await opened.wire.page(opened.rows, gone, 1, None, ("vk_seq",), vectors=False)
+            else:
+                return True
         except NotFound:
             rows = []
         if sequence is None:
             return not rows
-        return bool(rows) and float(rows[0].fields.get("vk_seq", 0)) >= sequence
+        seen = float(rows[0].fields.get("vk_seq", 0)) if rows else 0.0
+        if not first:
+            first.append(seen)
+        return seen >= sequence or seen != first[0]
 
     async def update(self, scope: Scope, ids: Sequence[str], change: Change) -> int:
         self._writable()
 
         async def act(opened: Opened) -> int:
-            changes: dict[str, tuple[dict[str, Any], list[str]]] = {}
-            names: dict[str, str] = {}
+            patches: list[Patch] = []
             for row in await self._fetch(opened, ids, None):
                 metadata = self._metadata(row)
                 if self._lives(row, scope.now) and (change.where is None or change.where.matches(metadata)):
-                    changes[row.key] = convert.changed(
+                    given, gone = convert.changed(
                         opened.spec, row.fields, change.apply(metadata), self._sequence.next(1)
                     )
-                    names[row.key] = self._id(row)
-            return await self._patch(opened, changes, names)
+                    patches.append(Patch(row, given, gone))
+            return await self._patch(opened, patches, self._wait(scope))
 
         return await self._on(scope, act, 0)
 
-    async def _patch(
-        self, opened: Opened, changes: dict[str, tuple[dict[str, Any], list[str]]], names: dict[str, str]
-    ) -> int:
-        keys = list(changes)
-        if not keys:
+    async def _patch(self, opened: Opened, patches: Sequence[Patch], wait: float | None) -> int:
+        if not patches:
             return 0
         done = 0
         written = Written(None)
-        sizes = [max(BODY / MOST_ROWS, 2 * len(str(changes[key])) + 40) for key in keys]
-        for stop in cut(sizes, BODY):
+        for stop in cut([max(BODY / MOST_ROWS, opened.wire.size(patch)) for patch in patches], BODY):
             try:
-                written = await opened.wire.patch(opened.rows, {key: changes[key] for key in keys[done:stop]})
+                written = await opened.wire.patch(opened.rows, patches[done:stop])
             except VectorkitError as error:
                 if not done:
                     raise
                 raise PartialFailure(
-                    f"{done} rows were updated, {len(keys) - done} were not: {error}",
+                    f"{done} rows were updated, {len(patches) - done} were not: {error}",
                     written=done,
-                    failed=[names[key] for key in keys[done:]],
+                    failed=[self._id(patch.row) for patch in patches[done:]],
                 ) from error
             done = stop
-        await self._settle(opened, written, self._options.wait, keys[-1], changes[keys[-1]][0]["vk_seq"])
+        last = patches[-1]
+        await self._settle(opened, written, self._options.wait, key=last.row.key, sequence=last.given["vk_seq"])
         return done
 
     async def delete(self, scope: Scope, selector: Selector) -> int:
@@ -305,33 +330,40 @@ class PineconeAdapter:
         return await self._on(scope, act, 0)
 
     async def _delete_ids(self, opened: Opened, scope: Scope, ids: Sequence[str], plan: Plan | None) -> int:
+        """All that are named are deleted, also those that were written a moment ago and are not seen yet; those seen are counted."""
         fields = DELETED if plan is None else (*DELETED, "vk_meta")
-        meant = [
+        seen = [
             row
             for row in await self._fetch(opened, ids, fields)
             if self._lives(row, scope.now) and (plan is None or plan.where.matches(self._metadata(row)))
         ]
-        if not meant:
+        keys = [convert.row_key(id) for id in ids] if plan is None else [row.key for row in seen]  # noqa: A001
+        if not keys:
             return 0
-        keys = [row.key for row in meant]
+        named = list(ids) if plan is None else [self._id(row) for row in seen]
+        gone = self._before(among(named[-MOST_ROWS:]))
         written = Written(None)
         for start in range(0, len(keys), MOST_ROWS):
             written = await opened.wire.delete(opened.rows, keys[start : start + MOST_ROWS])
-        gone = among([self._id(row) for row in meant[-MOST_ROWS:]]) if written.lsn is None else None
-        await self._settle(opened, written, self._options.wait, keys[-1], None, gone)
-        return len(keys)
+        await self._settle(opened, written, self._wait(scope), gone=gone)
+        return len(seen)
 
     async def _clear(self, opened: Opened, scope: Scope) -> int:
-        count = await self._count(opened, scope, None)
+        if (lives := alive(scope.now)) is None:
+            count = await self._size(opened)
+        else:  # those that have expired do not count
+            count = await self._delete_where(opened, replace(scope, more=True), lives)
+        gone = self._before(EVERY)
         written = await opened.wire.clear(opened.rows)
-        await self._settle(opened, written, self._options.wait, gone=EVERY if written.lsn is None else None)
+        await self._settle(opened, written, self._wait(scope), gone=gone)
         return count
 
     async def _delete_where(self, opened: Opened, scope: Scope, where: Where) -> int:
         """One request where Pinecone says how many rows matched; a classic index does not, and they are counted first."""
         counted = None if opened.wire.words else await self._read_ids(opened, scope, where)
+        gone = self._before(where)
         written = await opened.wire.delete_where(opened.rows, where)
-        await self._settle(opened, written, self._options.wait, gone=where if written.lsn is None else None)
+        await self._settle(opened, written, self._wait(scope), gone=gone)
         count = written.matched if counted is None else counted
         if count is None:
             raise Ambiguous(f"{self._client.shown} took the delete, and could not say in time how many rows match it")
@@ -342,15 +374,38 @@ class PineconeAdapter:
     async def _fetch(
         self, opened: Opened, ids: Sequence[str], fields: Sequence[str] | None, *, vectors: bool = False
     ) -> list[Row]:
-        """Rows by id, as many a request as an answer holds. fields: None for all but the vector."""
+        """Rows by id. fields: None for all but the vector."""
         wanted = {convert.row_key(id): id for id in ids}  # noqa: A001
-        keys = list(wanted)
-        size = MOST_ROWS if fields == DELETED else convert.per_answer(opened.spec.dimension, vectors=vectors)
-        found: list[Row] = []
         names = self._every_field(opened.spec) if fields is None else fields
-        for start in range(0, len(keys), size):
-            found += await opened.wire.fetch(opened.rows, keys[start : start + size], names, vectors=vectors)
+        found = await self._whole(opened, list(wanted), names, vectors=vectors)
         return [row for row in found if row.fields.get("vk_id") == wanted.get(row.key)]
+
+    async def _whole(self, opened: Opened, keys: Sequence[str], fields: Sequence[str], *, vectors: bool) -> list[Row]:
+        """Rows by their ids there, as many a request as an answer should hold; half as many where one is refused as too large."""
+        size = MOST_ROWS if fields == DELETED and opened.wire.words else self._at_once(opened, vectors=vectors)
+        rows: list[Row] = []
+        for start in range(0, len(keys), size):
+            rows += await _halved(
+                keys[start : start + size],
+                lambda part: opened.wire.fetch(opened.rows, part, fields, vectors=vectors),
+            )
+        return rows
+
+    def _at_once(self, opened: Opened, *, vectors: bool) -> int:
+        """Rows to ask for in one request. A classic index sends the vectors with every fetch."""
+        return convert.per_answer(opened.spec.dimension, vectors=vectors or not opened.wire.words)
+
+    async def _page(
+        self, opened: Opened, where: Where, limit: int, token: str | None, fields: Sequence[str], *, vectors: bool
+    ) -> tuple[list[Row], str | None]:
+        """A page, with fewer rows where so many are refused as too large."""
+        while True:
+            try:
+                return await opened.wire.page(opened.rows, where, limit, token, fields, vectors=vectors)
+            except Unsupported:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 2)
 
     def _every_field(self, spec: CollectionSpec) -> list[str]:
         declared = [f"{filters.FIELD}{n}" for n in range(len(spec.fields))]
@@ -383,9 +438,12 @@ class PineconeAdapter:
             raise self._damaged(row, error) from error
 
     def _damaged(self, row: Row, error: Exception) -> Corrupt:
-        named = row.fields.get("vk_id", row.key)
+        if "vk_id" not in row.fields:
+            return Corrupt(
+                f"{self._client.shown}: the record {row.key!r} in the namespace of our rows is not of vectorkit's; delete it in Pinecone"
+            )
         return Corrupt(
-            f"{self._client.shown}: what is stored of the row {named!r} is damaged ({error}); write that row again"
+            f"{self._client.shown}: what is stored of the row {row.fields['vk_id']!r} is damaged ({error}); write that row again"
         )
 
     async def get(self, scope: Scope, ids: Sequence[str], *, vectors: bool) -> list[Record]:
@@ -400,8 +458,10 @@ class PineconeAdapter:
 
     async def _count(self, opened: Opened, scope: Scope, plan: Plan | None) -> int:
         where = both(None if plan is None else plan.native, alive(scope.now))
-        if where is not None:
-            return await self._read_ids(opened, scope, where)
+        return await self._size(opened) if where is None else await self._read_ids(opened, scope, where)
+
+    async def _size(self, opened: Opened) -> int:
+        """All rows there are, those that have expired too, as the index's statistics have them."""
         told = await self._client.data(opened.host, "describe_index_stats")
         found = told.namespaces.get(opened.rows.namespace)
         return 0 if found is None else int(found.vector_count)
@@ -411,12 +471,13 @@ class PineconeAdapter:
         count = 0
         token: str | None = None
         while True:
-            rows, token = await opened.wire.page(opened.rows, where, COUNTED, token, ("vk_id",), vectors=False)
+            limit = COUNTED if opened.wire.words else self._at_once(opened, vectors=False)
+            rows, token = await self._page(opened, where, limit, token, ("vk_id",), vectors=False)
             count += len(rows)
             if scope.most is not None and count > scope.most:
                 raise Unsupported(
-                    f"pinecone counts no rows by a filter, and more than {scope.most} ids would be read for it; narrow the "
-                    "filter, or connect with a larger residual_limit"
+                    f"pinecone counts no rows by a filter (expiry is one), and more than {scope.most} ids would be read for it; "
+                    "narrow the filter, or connect with a larger residual_limit"
                 )
             if token is None:
                 return count
@@ -426,15 +487,16 @@ class PineconeAdapter:
         token = None if cursor is None else cursor.position
 
         async def act(opened: Opened) -> Page:
-            size = min(limit, convert.per_answer(opened.spec.dimension, vectors=vectors))
-            rows, following = await opened.wire.page(opened.rows, where, size, token, WHOLE, vectors=vectors)
+            size = min(limit, self._at_once(opened, vectors=vectors))
+            rows, following = await self._page(opened, where, size, token, WHOLE, vectors=vectors)
             records = [self._record(row, vectors=vectors) for row in rows]
             return Page(records, None if following is None else Cursor(None, following))
 
         return await self._on(scope, act, Page([], None))
 
     async def stats(self, scope: Scope) -> Stats:
-        rows = await self.count(scope, None)
+        """Of the index's statistics: rows that have expired and were not deleted count in them."""
+        rows = await self._on(scope, self._size, 0)
         return Stats(rows=rows, index="managed", indexed=rows)
 
     async def optimize(self, name: str) -> None:
@@ -470,17 +532,18 @@ class PineconeAdapter:
         """The nearest rows, scored again from their vectors: Pinecone's scores are approximate (a vector's cosine with itself
         was seen as 1.001), of float32, and squared distances under euclidean."""
         rows: list[Row] = []
-        full = False
+        full = short = False
         for part in self._parts(query.ids, where):
 
-            async def search(k: int, fields: Sequence[str], vectors: bool, part: Where | None = part) -> Found:
-                return await opened.wire.search(opened.rows, sent, k, part, fields, vectors=vectors)
+            async def search(k: int, fields: Sequence[str], vectors: bool, where: Where | None) -> Found:
+                return await opened.wire.search(opened.rows, sent, k, where, fields, vectors=vectors)
 
-            found = await self._top(opened, query.k, search, vectors=True)
-            full = full or len(found) >= query.k
+            found, number = await self._top(opened, query.k, part, search, vectors=True)
+            full = full or number >= query.k
+            short = short or len(found) < number
             rows += [row for row, _ in found]
         hits = Hits(
-            coverage="complete" if full else "exact",
+            coverage="short" if short else "complete" if full else "exact",
             path="Pinecone's index" if full else "Pinecone's index, every row that matches",
         )
         if not rows:
@@ -504,39 +567,68 @@ class PineconeAdapter:
         return [both(where, among(list(ids[at : at + MOST_ROWS]))) for at in range(0, len(ids), MOST_ROWS)]
 
     async def _top(
-        self, opened: Opened, k: int, search: Callable[[int, Sequence[str], bool], Awaitable[Found]], *, vectors: bool
-    ) -> list[tuple[Row, float]]:
-        """The k best with their fields and scores: in one request where an answer holds them, else their ids, and then they."""
+        self, opened: Opened, k: int, where: Where | None, search: _Search, *, vectors: bool
+    ) -> tuple[list[tuple[Row, float]], int]:
+        """The k best with their fields and scores, and how many there were: in one request where an answer holds them, else their
+        ids, and then they."""
         if k <= convert.per_answer(opened.spec.dimension, vectors=vectors):
             try:
-                found = await search(k, SHOWN, vectors)
+                best = _scored(await search(k, SHOWN, vectors, where))
             except Unsupported:  # an answer over its limit is refused too
                 if k == 1:
                     raise
             else:
-                return _scored(found)
-        scores = {row.key: measured for row, measured in _scored(await search(k, (), False))}
-        rows = await self._whole(opened, list(scores), SHOWN, vectors=vectors)
-        return [(row, scores[row.key]) for row in rows]
+                return best, len(best)
+        scores = {
+            row.key: (row, measured)
+            for row, measured in _scored(await search(k, ("vk_id",) * opened.wire.words, False, where))
+        }
+        return await self._filled(opened, scores, where, search, vectors=vectors), len(scores)
+
+    async def _filled(
+        self,
+        opened: Opened,
+        best: dict[str, tuple[Row, float]],
+        where: Where | None,
+        search: _Search,
+        *,
+        vectors: bool,
+    ) -> list[tuple[Row, float]]:
+        """The rows of these ids with their fields: searched for among their ids, since a fetch may see an older state; a classic
+        index, which cannot tell an id without all the rest, is asked by fetch."""
+        if not opened.wire.words:
+            rows = await self._whole(opened, list(best), SHOWN, vectors=vectors)
+            return [(row, best[row.key][1]) for row in rows]
+        size = convert.per_answer(opened.spec.dimension, vectors=vectors)
+        ids = [self._id(row) for row, _ in best.values()]
+
+        async def again(part: Sequence[str]) -> list[Row]:
+            return (await search(len(part), SHOWN, vectors, both(where, among(list(part))))).rows
+
+        found: list[Row] = []
+        for start in range(0, len(ids), size):
+            found += await _halved(ids[start : start + size], again)
+        return [(row, best[row.key][1]) for row in found if row.key in best]
 
     async def _all_tied(
-        self, opened: Opened, k: int, search: Callable[[int, Sequence[str], bool], Awaitable[Found]], *, vectors: bool
+        self, opened: Opened, k: int, where: Where | None, search: _Search, *, vectors: bool
     ) -> list[tuple[Row, float]]:
-        """The k best and all that tie with the last of them: which of equals comes first is not Pinecone's to say."""
+        """The k best. Of those that tie for the last places the first by id, as far as Pinecone's order of ids is ours: their ids
+        and scores are read, and the rows of k of them."""
         limit = min(k + 1, MOST_K)
-        while True:
-            found = await self._top(opened, limit, search, vectors=vectors)
-            scores = sorted((measured for _, measured in found), reverse=True)
-            if len(scores) < limit or limit == MOST_K or scores[-1] < tie_floor(scores[k - 1]):
-                return found
+        found, _ = await self._top(opened, limit, where, search, vectors=vectors)
+        tied = _open_ended([measured for _, measured in found], k, limit)
+        if not tied:
+            return found
+        best: dict[str, tuple[Row, float]] = {}
+        while tied and limit < MOST_K:
             limit = min(16 * limit, MOST_K)
-
-    async def _whole(self, opened: Opened, keys: Sequence[str], fields: Sequence[str], *, vectors: bool) -> list[Row]:
-        size = convert.per_answer(opened.spec.dimension, vectors=vectors)
-        rows: list[Row] = []
-        for start in range(0, len(keys), size):
-            rows += await opened.wire.fetch(opened.rows, keys[start : start + size], fields, vectors=vectors)
-        return rows
+            best = {
+                row.key: (row, measured) for row, measured in _scored(await search(limit, ("vk_id",), False, where))
+            }
+            tied = _open_ended([measured for _, measured in best.values()], k, limit)
+        first = sorted(best.items(), key=lambda item: (-item[1][1], item[0]))[:k]
+        return await self._filled(opened, dict(first), where, search, vectors=vectors)
 
     def _add(self, hits: Hits, row: Row, measured: float, vector: FloatArray | None) -> None:
         try:
@@ -552,18 +644,39 @@ class PineconeAdapter:
 
         async def act(opened: Opened) -> Hits:
             hits = Hits(coverage="complete", path="full-text index, BM25")
+
+            async def search(k: int, fields: Sequence[str], vectors: bool, where: Where | None) -> Found:
+                return await opened.wire.keyword(opened.rows, words, k, where, fields, vectors=vectors)
+
             for part in self._parts(query.ids, where):
-
-                async def search(k: int, fields: Sequence[str], vectors: bool, part: Where | None = part) -> Found:
-                    return await opened.wire.keyword(opened.rows, words, k, part, fields, vectors=vectors)
-
-                for row, measured in await self._all_tied(opened, query.k, search, vectors=query.vectors_back):
+                for row, measured in await self._all_tied(opened, query.k, part, search, vectors=query.vectors_back):
                     self._add(
                         hits, row, measured, convert.vector_of(row.fields, row.vector) if query.vectors_back else None
                     )
             return hits
 
         return await self._on(scope, act, Hits(coverage="exact", path="no rows"))
+
+
+async def _halved(keys: Sequence[str], ask: Callable[[Sequence[str]], Awaitable[list[Row]]]) -> list[Row]:
+    """Rows by their ids; half as many in a request where an answer is refused as too large."""
+    parts = [list(keys)]
+    rows: list[Row] = []
+    while parts:
+        part = parts.pop(0)
+        try:
+            rows += await ask(part)
+        except Unsupported:
+            if len(part) == 1:
+                raise
+            parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
+    return rows
+
+
+def _open_ended(scores: Sequence[float], k: int, limit: int) -> bool:
+    """Whether more rows than were asked for may tie with the k-th best."""
+    ranked = sorted(scores, reverse=True)
+    return len(ranked) == limit > k and ranked[-1] >= tie_floor(ranked[k - 1])
 
 
 def _scored(found: Found) -> list[tuple[Row, float]]:

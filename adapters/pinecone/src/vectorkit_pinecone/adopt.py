@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from vectorkit.codec import fits_type
-from vectorkit.errors import DimensionMismatch, InvalidArgument, InvalidRecord, SpecMismatch, Unsupported
+from vectorkit.errors import DimensionMismatch, InvalidArgument, InvalidRecord, NotFound, SpecMismatch, Unsupported
 from vectorkit.types import Batch, CollectionSpec
 from vectorkit.validate import check_batch
 from vectorkit_pinecone.client import Client
@@ -35,19 +35,23 @@ class Source:
     text: str = ""
     vector: str = CLASSIC
     host: str = ""
+    _texts: int = 0
 
     @classmethod
     def parse(cls, name: str, shown: str) -> "Source":
         """Read the name that `adopt` was given. InvalidArgument."""
         index, _, query = name.partition("?")
-        given = dict(parse_qsl(query, keep_blank_values=True))
+        pairs = parse_qsl(query, keep_blank_values=True)
+        given = dict(pairs)
+        if len(given) < len(pairs):
+            raise InvalidArgument(f"{name!r} gives something twice after the ?")
         if unknown := [key for key in given if key not in _TAKEN]:
             raise InvalidArgument(f"adopt takes {', '.join(_TAKEN)} after the ?, not {unknown[0]!r}")
         if empty := [key for key, value in given.items() if not value]:
             raise InvalidArgument(f"{empty[0]}= names nothing")
         if not index or "/" in index:
             raise InvalidArgument(f"{index!r} is no name of a Pinecone index")
-        return cls(index, f"{shown} {index!r}", **given)
+        return cls(index, f"{shown} {index!r}", given.get("namespace", "__default__"), given.get("text", ""))
 
     def check(self, model: Any, spec: CollectionSpec, *, private: bool) -> None:
         """Refuse what cannot become this collection. InvalidArgument, DimensionMismatch, SpecMismatch, Unsupported."""
@@ -81,8 +85,18 @@ class Source:
         return self.vector != CLASSIC
 
     async def ids(self, client: Client) -> list[str]:
-        """The ids of all its rows."""
-        return await client.ids(self.host, namespace=self.namespace, documents=self.documents)
+        """The ids of all its rows. NotFound where there are none: what was meant is in another namespace."""
+        found = await client.ids(self.host, namespace=self.namespace, documents=self.documents)
+        if not found:
+            raise NotFound(
+                f"{self.shown} has no rows in the namespace {self.namespace!r}; name another with ?namespace="
+            )
+        return found
+
+    def finish(self) -> None:
+        """After the last row. InvalidArgument where none had a text under the name that was given."""
+        if self.text and not self._texts:
+            raise InvalidArgument(f"{self.shown}: no row has a field {self.text!r} for its text")
 
     async def rows(self, client: Client, ids: Sequence[str]) -> list[Row]:
         """Some of its rows, whole."""
@@ -107,6 +121,10 @@ class Source:
             ) from None
 
     def _vector(self, row: Row, at: int) -> Any:
+        if row.sparse:
+            raise InvalidRecord(
+                f"{self.shown}, row {row.key!r}: it has sparse values, which vectorkit does not keep", row=at
+            )
         found = row.fields.get(self.vector) if self.documents else row.vector
         if found is None or not len(found):
             raise InvalidRecord(f"{self.shown}, row {row.key!r}: it has no dense vector", row=at, field="vector")
@@ -116,15 +134,16 @@ class Source:
         found = row.fields.get(self.text) if self.text else None
         if found is not None and not isinstance(found, str):
             raise InvalidRecord(f"{self.shown}, row {row.key!r}: its text is no string", row=at, field="text")
+        self._texts += found is not None
         return found
 
     def _metadata(self, spec: CollectionSpec, row: Row) -> dict[str, Any]:
         """Its fields but the id, the text and vectors. Pinecone has one kind of number: what is declared int comes as int."""
-        own = {"_id", "_score", self.text, self.vector}
+        own = {"_id", "_score", self.vector} if self.documents else set()  # in a classic index names like any other
         found = {
             name: value
             for name, value in row.fields.items()
-            if name not in own and value is not None and not isinstance(value, dict)
+            if name not in own and name != self.text and value is not None
         }
         for name, kind in spec.fields.items():
             value = found.get(name)

@@ -6,6 +6,7 @@ its making, so that none is given twice, whoever makes it, and nothing has to re
 
 import json
 import re
+import secrets
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Found:
     state: str
     begun: int
     layout: str
+    maker: str
     host: str
     kind: Literal["documents", "vectors"]
 
@@ -95,6 +97,7 @@ class Catalogue:
         self._runtime = runtime
         self._wires: dict[str, Wire] = {"documents": Documents(client), "vectors": Vectors(client)}
         self._opened: dict[str, Opened] = {}
+        self._last = 0
 
     # ------------------------------------------------------------------------------------- what there is
 
@@ -119,6 +122,7 @@ class Catalogue:
             state=tags.get("vk_state", ""),
             begun=int(begun) if begun.isdecimal() else 0,
             layout=tags.get("vk_layout", ""),
+            maker=tags.get("vk_maker", ""),
             host=host,
             kind="documents" if VECTOR in model.schema.fields else "vectors",
         )
@@ -129,8 +133,11 @@ class Catalogue:
 
     async def describe(self, name: str) -> CollectionSpec:
         """The spec of the highest published generation: two requests."""
-        found = [one for one in await self._ours(name) if one.published]
+        there = await self._ours(name)
+        found = [one for one in there if one.published]
         if not found:
+            for one in there:
+                self._check_tags(one)
             raise NotFound(f"{self._client.shown} has no collection {name!r}")
         current = found[-1]
         if current.layout != str(LAYOUT):
@@ -185,73 +192,134 @@ class Catalogue:
     # ------------------------------------------------------------------------------------- making and dropping
 
     async def create(self, spec: CollectionSpec, *, publish: bool = True) -> CollectionSpec:
-        """Make an index, write the spec into it, and publish it; of those who make one name at once the first has it."""
+        """Make an index, write the spec into it, and publish it. Of several who make one name at once one does, and the others are
+        told once it has: AlreadyExists. Unavailable where somebody began and neither publishes nor goes away."""
         document = json.dumps(spec.to_json(), ensure_ascii=False, separators=(",", ":"))
         if len(document.encode()) > MOST_METADATA - 1_000:
             raise Unsupported(
                 f"pinecone keeps a spec of {MOST_METADATA - 1_000} bytes, and that of {spec.name!r} has "
                 f"{len(document.encode())}; declare fewer fields"
             )
-        there = await self._ours(spec.name)
-        for one in there:
-            if one.published or time.time() - one.begun < ABANDONED:
-                raise self._taken(one)
-        for one in there:
-            await self._delete(one.index)
-        generation = max([int(time.time()), *(one.generation + 1 for one in there)])
-        made = CollectionSpec.from_json({**spec.to_json(), "generation": generation})
-        opened = await self._make(made)
-        try:
-            await self._first(made)
-            await self._label(opened)
-            if publish:
-                await self.publish(opened)
-        except BaseException:
-            await self._runtime.finish(self.discard(made))
-            raise
-        self._opened[made.physical] = opened
-        return made
+        end = time.monotonic() + self._options.ready_timeout
+        pause = 0.1
+        while True:
+            there = await self._vacated(spec.name)
+            if there:  # that are being made by others
+                await self._rivals(there, end, pause)
+                pause = min(1.5 * pause, 2.0)
+                continue
+            opened = await self._make(spec)
+            try:
+                if await self._is_first(opened.spec, end):
+                    await self._label(opened)
+                    if publish:
+                        await self.publish(opened)
+                    self._opened[opened.spec.physical] = opened
+                    return opened.spec
+            except BaseException:
+                await self._runtime.finish(self.discard(opened.spec))
+                raise
+            await self.discard(opened.spec)
 
-    async def _first(self, made: CollectionSpec) -> None:
-        """Refuse where another began before: both look once both are there, so that one of them sees the other."""
-        for one in await self._ours(made.name):
-            if one.generation < made.generation:
-                raise self._taken(one)
+    async def _vacated(self, name: str) -> list[Found]:
+        """The indexes of a name that others are making, once what was left behind is gone. AlreadyExists, Corrupt."""
+        found = []
+        for one in await self._ours(name):
+            if one.published:
+                raise AlreadyExists(f"{self._client.shown} has a collection {name!r} already")
+            self._check_tags(one)
+            if time.time() - one.begun < ABANDONED:
+                found.append(one)
+            else:
+                await self._delete(one.index)
+        return found
 
-    def _taken(self, one: Found) -> AlreadyExists:
-        told = "already" if one.published else f"that is being made (the index {one.index!r})"
-        return AlreadyExists(f"{self._client.shown} has a collection {one.name!r} {told}")
+    def _check_tags(self, one: Found) -> None:
+        """Nothing is deleted, and nothing said to be absent, because a tag is not what it was."""
+        if one.state not in ("published", "building") or not one.begun or one.layout != str(LAYOUT):
+            raise Corrupt(
+                f"{self._client.shown}: the index {one.index!r} is of the collection {one.name!r}, and its tags are damaged (vk_layout "
+                f"{one.layout!r}, vk_state {one.state!r}, vk_begun {one.begun}); mend them, or delete the index, in Pinecone"
+            )
+
+    async def _rivals(self, there: list[Found], end: float, pause: float) -> None:
+        """Wait a moment for those who make the same name."""
+        if time.monotonic() + pause > end:
+            raise Unavailable(
+                f"{self._client.shown}: the collection {there[0].name!r} is being made by somebody else (the index "
+                f"{there[0].index!r}) for longer than {self._options.ready_timeout:g} s; if nobody is, delete that index"
+            )
+        await self._runtime.sleep(pause)
+
+    async def _is_first(self, made: CollectionSpec, end: float) -> bool:
+        """Whether this one may be published: nobody began before, and who began after has given up. Each looks once its own index
+        is there, so that of two at least one sees the other. AlreadyExists."""
+        pause = 0.1
+        while others := [one for one in await self._vacated(made.name) if one.generation != made.generation]:
+            if any(one.generation < made.generation for one in others):
+                return False
+            await self._rivals(others, end, pause)
+            pause = min(1.5 * pause, 2.0)
+        return True
 
     async def _make(self, spec: CollectionSpec) -> Opened:
+        """An index of the next generation, up and empty."""
+        generation = max([int(time.time()), self._last + 1])
+        self._last = generation
+        made = CollectionSpec.from_json({**spec.to_json(), "generation": generation})
         wire = self._wires[self._options.api]
-        index = index_name(self._prefix, spec.physical)
+        index = index_name(self._prefix, made.physical)
+        maker = secrets.token_hex(16)
         tags = {
             "vk_layout": str(LAYOUT),
-            "vk_name": spec.name,
-            "vk_generation": str(spec.generation),
+            "vk_name": made.name,
+            "vk_generation": str(generation),
             "vk_state": "building",
             "vk_begun": str(int(time.time())),
+            "vk_maker": maker,
         }
         try:
-            model = await self._client.control(
-                "create",
-                name=index,
-                schema=wire.schema(spec.dimension, METRICS[spec.metric]),
-                deployment={"deployment_type": "managed", **self._where},
-                deletion_protection="enabled" if self._options.deletion_protection else "disabled",
-                tags=tags,
-                timeout=max(1, round(self._options.ready_timeout)),
-            )
-        except AlreadyExists:
-            raise AlreadyExists(f"{self._client.shown} has a collection {spec.name!r} that is being made") from None
+            try:
+                model = await self._client.control(
+                    "create",
+                    name=index,
+                    schema=wire.schema(made.dimension, METRICS[made.metric]),
+                    deployment={"deployment_type": "managed", **self._where},
+                    deletion_protection="enabled" if self._options.deletion_protection else "disabled",
+                    tags=tags,
+                    timeout=-1,
+                )
+            except (
+                AlreadyExists
+            ):  # of the same second; or our own, whose reply was lost and which the client sent again
+                model = await self._client.control("describe", index)
+                if (model.tags or {}).get("vk_maker") != maker:
+                    return await self._make(spec)
+            host = await self._ready(index, model)
         except BaseException:  # it may be there, and come up later
-            await self._runtime.finish(self.discard(spec))
+            await self._runtime.finish(self.discard(made, maker))
             raise
-        host = (model.private_host if self._options.private else model.host) or ""
+        return Opened(made, index, host, wire)
+
+    async def _ready(self, index: str, model: Any) -> str:
+        """The host of an index, once it is ready."""
+        end = time.monotonic() + self._options.ready_timeout
+        pause = 0.1
+        while not model.status.ready:
+            if model.status.state == "InitializationFailed":
+                raise Unavailable(f"{self._client.shown}: the index {index!r} did not come up")
+            if time.monotonic() > end:
+                raise DeadlineExceeded(
+                    f"{self._client.shown}: the index {index!r} was not ready after {self._options.ready_timeout:g} s"
+                )
+            await self._runtime.sleep(pause)
+            pause = min(1.5 * pause, 5.0)
+            model = await self._client.control("describe", index)
+        host = model.private_host if self._options.private else model.host
         if not host:
-            await self._runtime.finish(self.discard(spec))
-            raise Unavailable(f"{self._client.shown}: the index {index!r} came up without a host")
-        return Opened(spec, index, host, wire)
+            hint = "; it has no private endpoint" if self._options.private else ""
+            raise Unavailable(f"{self._client.shown}: the index {index!r} came up without a host{hint}")
+        return str(host)
 
     async def _label(self, opened: Opened) -> None:
         """Write the spec, and see it: who finds the published tag finds the spec."""
@@ -281,14 +349,17 @@ class Catalogue:
         """Let it be read."""
         await self._client.control("configure", opened.index, tags={"vk_state": "published"})
 
-    async def discard(self, spec: CollectionSpec) -> None:
-        """Take back what was made of a collection that is not to be, if anything was."""
+    async def discard(self, spec: CollectionSpec, maker: str | None = None) -> None:
+        """Take back what was made of a collection that is not to be, if anything was, and by this maker."""
+        index = index_name(self._prefix, spec.physical)
         with suppress(VectorkitError):
+            if maker is not None:
+                model = await self._client.control("describe", index)
+                if (model.tags or {}).get("vk_maker") != maker:
+                    return
             if self._options.deletion_protection:
-                await self._client.control(
-                    "configure", index_name(self._prefix, spec.physical), deletion_protection="disabled"
-                )
-            await self._delete(index_name(self._prefix, spec.physical))
+                await self._client.control("configure", index, deletion_protection="disabled")
+            await self._delete(index)
 
     async def _delete(self, index: str) -> None:
         await self._client.control("delete", index, timeout=-1)

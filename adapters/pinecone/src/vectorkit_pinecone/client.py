@@ -88,14 +88,17 @@ def _told(error: Exception) -> str:
 
 def _forget_headers(error: BaseException) -> None:
     """The key is in a request's headers, and the request in what is a cause of ours."""
-    link: BaseException | None = error
+    links: list[BaseException | None] = [error]
     seen: set[int] = set()
-    while link is not None and id(link) not in seen:
+    while links:
+        link = links.pop()
+        if link is None or id(link) in seen:
+            continue
         seen.add(id(link))
         request = getattr(link, "_request", None)
         if isinstance(request, httpx.Request):
             link._request = httpx.Request(request.method, request.url)  # type: ignore[attr-defined]  # noqa: SLF001
-        link = link.__cause__ or link.__context__
+        links += [link.__cause__, link.__context__]
 
 
 # --------------------------------------------------------------------------------------------- the client
@@ -121,6 +124,7 @@ class Client:
             raise ConfigError(f"ssl_ca: {options.ssl_ca!r} is not there")
         host = _control_host(target.parameters.get("host"))
         made: type[Any] = AsyncPinecone if runtime.colour == "async" else Pinecone
+        failed = ""
         try:
             self.native: Any = made(
                 api_key=key,
@@ -132,9 +136,9 @@ class Client:
                 timeout=options.timeout,
             )
         except Exception as error:  # noqa: BLE001 - of a URL, of a proxy or certificates that the environment names
-            raise ConfigError(
-                f"{self.shown}: a host, a proxy or certificates cannot be used ({type(error).__name__})"
-            ) from None
+            failed = type(error).__name__
+        if failed:  # not from within: what failed may quote a proxy's password
+            raise ConfigError(f"{self.shown}: a host, a proxy or certificates cannot be used ({failed})")
 
     async def control(self, verb: str, *arguments: Any, **named: Any) -> Any:
         """A verb of `native.indexes`."""
@@ -197,10 +201,12 @@ class Client:
         except VectorkitError:
             raise
         except Exception as error:  # of an answer that it cannot read the client raises whatever its parsers raise
-            self._ours()
-            raised = translated(error, self.shown, self.timeout)
             _forget_headers(error)
-            raise raised from error
+            self._ours()
+            raise translated(error, self.shown, self.timeout) from error
+        except BaseException as error:  # Ctrl-C, or a task that is cancelled
+            _forget_headers(error)
+            raise
         finally:
             with self._counting:
                 self._under_way -= 1

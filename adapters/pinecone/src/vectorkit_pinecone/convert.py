@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from vectorkit.codec import NEVER, Metadata, decode, encode, from_micros
-from vectorkit.errors import InvalidRecord
+from vectorkit.errors import InvalidRecord, Unsupported
 from vectorkit.keys import fill, writers
 from vectorkit.layout import h26
 from vectorkit.types import Batch, CollectionSpec, FloatArray, Metric, Record
@@ -29,6 +29,8 @@ BODY = 1_900_000
 """Bytes of rows in one request; 2 MB are taken."""
 ANSWER = 3_500_000
 """Bytes of rows asked for at once; 4 MB are given."""
+FRAME = 64
+"""Bytes of a row's JSON beside its id, fields and vector: names, quotes and braces."""
 MOST_ROWS = 1_000
 MOST_METADATA = 40_000  # bytes of JSON; what is counted against 40 KB is not documented to the byte
 MOST_TEXT = 100_000  # bytes of a full-text field, which takes no more words than these either
@@ -36,6 +38,7 @@ MOST_WORDS = 10_000
 MOST_QUERY = 9_000  # bytes of one clause of words; 10 KB are taken
 LONGEST_WORD = 40
 LOWEST, HIGHEST = 1e-15, 1e15  # norms of vectors that are kept as written under cosine
+FARTHEST = 1e18  # a norm whose square, and that of a distance, float32 still holds
 TINY = 1e-8  # a vector without a number this far from 0 is refused as zero
 _PLAIN = re.compile(r"[!-~]{1,511}\Z")
 _TERM = re.compile(r"[a-z0-9]{1,40}\Z")
@@ -59,6 +62,7 @@ class Row:
     key: str
     fields: Mapping[str, Any]
     vector: Any = None
+    sparse: bool = False
 
 
 # --------------------------------------------------------------------------------------------- names
@@ -98,16 +102,23 @@ def clauses(text: str) -> list[str]:
 
 def as_stored(spec: CollectionSpec, vectors: FloatArray) -> tuple[FloatArray, dict[int, float]]:
     """Vectors as sent, and by row the norms of those that are sent as others: unit vectors under cosine where the norm leaves
-    what float32 can square, and for what Pinecone takes for zero a short vector of the same direction."""
+    what float32 can square, and for what Pinecone takes for zero the shortest of the same direction that it does not.
+    InvalidRecord where its squared distances, of float32, would overflow."""
     wide = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     small = np.abs(vectors).max(axis=1) < 2 * TINY
     odd = small | ((wide < LOWEST) | (wide > HIGHEST)) if spec.metric == "cosine" else small
+    if spec.metric == "l2" and (far := np.flatnonzero(wide > FARTHEST)).size:
+        raise InvalidRecord(
+            f"the vector has the norm {wide[far[0]]:.3g}; pinecone measures squared distances in float32, which end at {FARTHEST:g}",
+            row=int(far[0]),
+            field="vector",
+        )
     if not odd.any():
         return vectors, {}
     stored = vectors.copy()
-    length = 1.0 if spec.metric == "cosine" else 1e-5
     for row in np.flatnonzero(odd):
-        stored[row] = _unit(vectors[row], wide[row]) * length
+        unit = _unit(vectors[row], wide[row])
+        stored[row] = unit if spec.metric == "cosine" else _shortest(unit)
     return stored, {int(row): float(wide[row]) for row in np.flatnonzero(odd)}
 
 
@@ -118,6 +129,11 @@ def _unit(vector: FloatArray, norm: float) -> FloatArray:
     first: FloatArray = np.zeros_like(vector)
     first[0] = 1.0
     return first
+
+
+def _shortest(unit: FloatArray) -> FloatArray:
+    shortest: FloatArray = unit * np.float32(2 * TINY / np.abs(unit).max())
+    return shortest
 
 
 def vector_of(fields: Mapping[str, Any], stored: Any) -> FloatArray:
@@ -156,13 +172,8 @@ def rows(spec: CollectionSpec, batch: Batch, sequence: int) -> list[Stored]:
         _add_text(spec, fields, text, n)
         size = _check_size(fields, n)
         vector = orjson.dumps(vectors[n], option=orjson.OPT_SERIALIZE_NUMPY)
-        if size + len(vector) > BODY:
-            raise InvalidRecord(
-                f"the row is {size + len(vector)} bytes of JSON; pinecone takes 2 MB a row: chunk its text",
-                row=n,
-                field="text",
-            )
-        found.append(Stored(row_key(id), fields, vector, vectors[n], size + len(vector)))
+        key = row_key(id)
+        found.append(Stored(key, fields, vector, vectors[n], size + len(vector) + len(key) + FRAME))
     return found
 
 
@@ -205,13 +216,17 @@ def _check_size(fields: dict[str, Any], row: int | None) -> int:
 def changed(
     spec: CollectionSpec, fields: Mapping[str, Any], metadata: Metadata, sequence: int
 ) -> tuple[dict[str, Any], list[str]]:
-    """Fields to set and to remove of a row whose metadata was changed. InvalidRecord where it has grown too large."""
+    """Fields to set and to remove of a row whose metadata was changed, whatever another may have written of them meanwhile.
+    InvalidRecord where it has grown too large."""
     keys: dict[str, Any] = {"vk_seq": sequence}
     if metadata:
         keys["vk_meta"] = encode(metadata)
         fill(keys, writers(spec, FIELD), metadata)
     _check_size({**{name: fields[name] for name in fields if not _of_metadata(name)}, **keys}, None)
-    return keys, [name for name in fields if _of_metadata(name) and name not in keys]
+    declared = [
+        f"{FIELD}{n}{end}" for n, kind in enumerate(spec.fields.values()) for end in ("", "p")[: 1 + (kind is str)]
+    ]
+    return keys, [name for name in ("vk_meta", *declared) if name not in keys]
 
 
 def _of_metadata(name: str) -> bool:
@@ -265,21 +280,26 @@ def record_of(row: Row, *, vectors: bool) -> Record:
 
 
 def queries(metric: Metric, vectors: FloatArray) -> FloatArray:
-    """(q, d) queries as sent. Under cosine and dot only the direction decides who is nearest, and unit vectors are safe numbers;
-    under l2 what Pinecone would take for zero becomes a short vector."""
+    """(q, d) queries as sent. Under cosine and dot only the direction decides who is nearest: unit vectors, under dot a thousandth
+    of them, so that no product leaves float32; under l2 what Pinecone would take for zero becomes the shortest that it does not.
+    Unsupported where squared distances would overflow."""
+    wide = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    if metric != "l2":
+        units = np.array([_unit(one, norm) for one, norm in zip(vectors, wide, strict=True)], np.float32)
+        return units if metric == "cosine" else units * np.float32(1e-3)
+    if (wide > FARTHEST).any():
+        raise Unsupported(
+            f"pinecone measures squared distances in float32: a query of norm above {FARTHEST:g} has none"
+        )
+    small = np.flatnonzero(np.abs(vectors).max(axis=1) < 2 * TINY)
+    if not small.size:
+        return vectors
     sent = vectors.copy()
-    short = 1.0
-    if metric == "l2":
-        short = 1e-5
-        rows = np.flatnonzero(np.abs(vectors).max(axis=1) < 2 * TINY)
-    else:
-        rows = np.arange(len(vectors))
-    for row in rows:
-        norm = float(np.sqrt(np.einsum("j,j->", vectors[row], vectors[row], dtype=np.float64)))
-        sent[row] = _unit(vectors[row], norm) * short
+    for row in small:
+        sent[row] = _shortest(_unit(vectors[row], wide[row]))
     return sent
 
 
 def per_answer(dimension: int, *, vectors: bool) -> int:
-    """Rows that one answer holds, reckoned with texts and metadata of a thousand bytes."""
-    return max(1, min(MOST_ROWS, ANSWER // (1_000 + (13 * dimension if vectors else 0))))
+    """Rows to ask for at once, reckoned with texts and metadata of a thousand bytes. What is larger is refused, and asked for in parts."""
+    return max(1, min(MOST_ROWS, ANSWER // (1_000 + (21 * dimension if vectors else 0))))

@@ -1,6 +1,6 @@
 """The document API: an index with a schema, whose rows are documents. https://docs.pinecone.io/guides/get-started/documents-api"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -9,7 +9,7 @@ from vectorkit.types import FloatArray
 from vectorkit_pinecone.client import Client
 from vectorkit_pinecone.convert import VECTOR, WORDS, Row, Stored
 from vectorkit_pinecone.filters import Where
-from vectorkit_pinecone.wire import Found, Place, Written
+from vectorkit_pinecone.wire import Found, Patch, Place, Written
 
 # Declared also where no text is searched: on indexes with a dense field alone, filters were seen to find nothing.
 _SEARCHED: dict[str, Any] = {"type": "string", "full_text_search": {"language": "en"}}
@@ -31,11 +31,11 @@ class Documents:
         documents = [{"_id": row.key, VECTOR: orjson.Fragment(row.vector), **row.fields} for row in rows]
         return _written(await self._ask(at, "upsert", documents=documents))
 
-    async def patch(self, at: Place, changes: Mapping[str, tuple[dict[str, Any], list[str]]]) -> Written:
-        documents = [
-            {"_id": key, **given, **({"_remove_fields": gone} if gone else {})}
-            for key, (given, gone) in changes.items()
-        ]
+    def size(self, patch: Patch) -> int:
+        return len(orjson.dumps(_changes(patch)))
+
+    async def patch(self, at: Place, patches: Sequence[Patch]) -> Written:
+        documents = list(map(_changes, patches))
         return _written(await self._ask(at, "update", documents=documents))
 
     async def fetch(self, at: Place, keys: Sequence[str], fields: Sequence[str], *, vectors: bool) -> list[Row]:
@@ -94,6 +94,11 @@ def _json(vector: FloatArray) -> bytes:
 
 def _names(fields: Sequence[str], *, vectors: bool) -> list[str]:
     return [*fields, VECTOR] if vectors else list(fields)
+
+
+def _changes(patch: Patch) -> dict[str, Any]:
+    gone = {"_remove_fields": patch.gone} if patch.gone else {}
+    return {"_id": patch.row.key, **patch.given, **gone}
 
 
 def _row(document: Any) -> Row:

@@ -1,17 +1,18 @@
 """The classic vector API: an index of vectors with metadata, and no keyword leg. https://docs.pinecone.io/guides/legacy/vectors-api"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 
 from vectorkit.errors import Unsupported
 from vectorkit.floats import shortened
 from vectorkit.types import FloatArray
 from vectorkit_pinecone.client import Client
-from vectorkit_pinecone.convert import Row, Stored
+from vectorkit_pinecone.convert import FRAME, Row, Stored
 from vectorkit_pinecone.filters import Where
-from vectorkit_pinecone.wire import Found, Place, Written
+from vectorkit_pinecone.wire import Found, Patch, Place, Written
 
 LONGEST_URL = 6_000  # bytes of ids; a fetch carries them in its URL
 MOST_PAGE = 1_000
@@ -36,14 +37,17 @@ class Vectors:
         ]
         return _written(await self._ask(at, "upsert", vectors=vectors))
 
-    async def patch(self, at: Place, changes: Mapping[str, tuple[dict[str, Any], list[str]]]) -> Written:
-        """An update of this API cannot remove a field, so rows are read and written whole."""
-        vectors = []
-        for row in await self.fetch(at, list(changes), (), vectors=True):
-            given, gone = changes[row.key]
-            kept = {name: value for name, value in row.fields.items() if name not in gone}
-            vectors.append({"id": row.key, "values": list(row.vector), "metadata": {**kept, **given}})
-        return _written(await self._ask(at, "upsert", vectors=vectors)) if vectors else Written(None)
+    def size(self, patch: Patch) -> int:
+        return len(orjson.dumps(patch.after())) + 14 * len(patch.row.vector) + len(patch.row.key) + FRAME
+
+    async def patch(self, at: Place, patches: Sequence[Patch]) -> Written:
+        """An update of this API cannot remove a field, so rows are written whole, as they were read."""
+        values = shortened(np.array([patch.row.vector for patch in patches], np.float32)).tolist()
+        vectors = [
+            {"id": patch.row.key, "values": numbers, "metadata": patch.after()}
+            for patch, numbers in zip(patches, values, strict=True)
+        ]
+        return _written(await self._ask(at, "upsert", vectors=vectors))
 
     async def fetch(self, at: Place, keys: Sequence[str], fields: Sequence[str], *, vectors: bool) -> list[Row]:
         found: list[Row] = []
@@ -112,7 +116,8 @@ def _urls(keys: Sequence[str]) -> list[list[str]]:
 
 
 def _row(vector: Any) -> Row:
-    return Row(vector.id, vector.metadata or {}, vector.values)
+    values = np.asarray(vector.values, np.float32) if vector.values else None
+    return Row(vector.id, vector.metadata or {}, values, sparse=vector.sparse_values is not None)
 
 
 def _written(reply: Any) -> Written:

@@ -1,6 +1,6 @@
 """What the adapter asks of an index, in one request each; `documents.py` and `vectors.py` are the two kinds of index that answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +26,19 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class Patch:
+    """A row as it was read, and the fields to set and to remove."""
+
+    row: Row
+    given: dict[str, Any]
+    gone: list[str]
+
+    def after(self) -> dict[str, Any]:
+        """All its fields then."""
+        return {name: value for name, value in self.row.fields.items() if name not in self.gone} | self.given
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """Rows with their scores, best first, and how far the log was that they were found in; None unsaid."""
 
@@ -46,8 +59,11 @@ class Wire(Protocol):
     async def upsert(self, at: Place, rows: Sequence[Stored]) -> Written:
         """Rows whole, over what was there. All or nothing."""
 
-    async def patch(self, at: Place, changes: Mapping[str, tuple[dict[str, Any], list[str]]]) -> Written:
-        """Fields to set and to remove by id; rows that are not there stay so."""
+    def size(self, patch: Patch) -> int:
+        """Bytes that a patch is in a request."""
+
+    async def patch(self, at: Place, patches: Sequence[Patch]) -> Written:
+        """Fields set and removed."""
 
     async def fetch(self, at: Place, keys: Sequence[str], fields: Sequence[str], *, vectors: bool) -> list[Row]:
         """Those of the rows that are there, in any order."""
