@@ -72,14 +72,14 @@ def test_requests_of_each_verb(pinecone_target: dict[str, Any], double: Control)
             (lambda: docs.keyword("word7"), {f"{documents}search": 1}),
             (lambda: docs.keyword("all", k=3), {f"{documents}search": 3}),  # all tie: their ids, and the rows of three
             (lambda: docs.hybrid("word7", [1, 0]), {f"{documents}search": 2}),
-            (lambda: docs.count(), {"POST /describe_index_stats": 1}),
+            (lambda: docs.count(), {f"{documents}fetch": 1}),  # just written, so not by the statistics
             (lambda: docs.count(F("n") > 3), {f"{documents}fetch": 1}),
             (lambda: list(docs.scan()), {f"{documents}fetch": 1}),
             (lambda: docs.update(ids=["r1"], set={"a": 1}), {f"{documents}fetch": 1, f"{documents}update": 1}),
             (lambda: docs.delete(ids=["r1"]), {f"{documents}fetch": 1, f"{documents}delete": 1}),
             (lambda: docs.delete(where=F("n") == 2), {f"{documents}delete": 1}),
             (lambda: docs.stats(), {"POST /describe_index_stats": 1}),
-            (lambda: docs.delete(everything=True), {"POST /describe_index_stats": 1, f"{documents}delete": 1}),
+            (lambda: docs.delete(everything=True), {f"{documents}fetch": 1, f"{documents}delete": 1}),
             (lambda: store.collections(), {"GET /indexes": 1}),
             (lambda: store.collection("docs"), {"GET /indexes": 1, f"{documents}fetch": 1}),
             (lambda: store.drop_collection("docs"), {"GET /indexes": 1, "DELETE /indexes/{name}": 1}),
@@ -129,6 +129,19 @@ def test_wide_vectors_are_asked_for_in_parts(target: dict[str, Any]) -> None:
         assert docs.count(F("n") == 1) == 150
         assert docs.update(ids=[f"r{n:03d}" for n in range(300)], set={"n": 2}) == 300
         assert docs.delete(ids=[f"r{n:03d}" for n in range(300)]) == 300
+
+
+def test_a_delete_in_parts_says_how_far_it_came(pinecone_target: dict[str, Any], double: Control) -> None:
+    with vk.connect(pinecone_target) as store:
+        docs = store.create_collection(SPEC)
+        docs.upsert(vk.Record(f"r{n:04d}", [1, n]) for n in range(2_400))
+        ids = [f"r{n:04d}" for n in range(2_400)]
+        double.fail(status=400, path="/documents/delete", skip=1, times=1)
+        with pytest.raises(vk.PartialFailure) as caught:
+            docs.delete(ids=ids)
+        assert (caught.value.written, list(caught.value.failed)) == (1_000, ids[1_000:])
+        double.settle()
+        assert sorted(r.id for r in docs.scan()) == ids[1_000:]
 
 
 def test_requests_of_long_ids_and_other_scripts_stay_below_two_megabytes(target: dict[str, Any]) -> None:
@@ -207,6 +220,30 @@ def test_a_write_is_seen_by_every_verb_after_the_wait(
         assert (docs.count(), len(docs.query([1, 0], k=20))) == (5, 5)
         assert docs.delete(everything=True) == 5
         assert (docs.count(), len(docs.query([1, 0], k=20)), len(list(docs.scan()))) == (0, 0, 0)
+
+
+def test_an_update_waits_for_this_handles_own_upsert(target: dict[str, Any], double: Control) -> None:
+    """What it reads it writes back: an older version would undo the upsert."""
+    with vk.connect({**target, "wait": None}) as store:
+        docs = store.create_collection(SPEC)
+        docs.upsert([vk.Record("x", [1, 0], "old", {"a": 1})])
+        double.set(delay=0.4)
+        docs.upsert([vk.Record("x", [0, 1], "new", {"n": 5})])
+        assert docs.update(ids=["x"], set={"q": 2}) == 1
+        double.settle()
+        (row,) = docs.get(["x"], vectors=True)
+        assert row is not None
+        assert (row.text, dict(row.metadata)) == ("new", {"n": 5, "q": 2})
+        np.testing.assert_array_equal(np.asarray(row.vector), [0, 1])
+
+
+@pytest.mark.parametrize("api", KINDS)
+def test_trouble_while_waiting_is_no_failed_write(pinecone_target: dict[str, Any], double: Control, api: str) -> None:
+    with vk.connect({**pinecone_target, "api": api}) as store:
+        docs = store.create_collection(SPEC)
+        double.fail(status=429, path="search" if api == "documents" else "/query", times=3)
+        assert docs.upsert(vk.Record(f"r{n}", [1, n]) for n in range(2_500)).written == 2_500
+        assert docs.count() == 2_500
 
 
 @pytest.mark.parametrize("colour", COLOURS)

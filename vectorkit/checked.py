@@ -208,7 +208,12 @@ class Checked:
         touched = 0
         for start in range(0, len(ids), IDS):
             part = replace(scope, more=True) if start + IDS < len(ids) else scope
-            touched += await self.adapter.update(part, ids[start : start + IDS], checked)
+            try:
+                touched += await self.adapter.update(part, ids[start : start + IDS], checked)
+            except VectorkitError as error:
+                if (raised := _in_parts(error, touched, ids[start:], IDS)) is error:
+                    raise
+                raise raised from error
         return touched
 
     async def update_where(self, scope: Scope, where: Node, change: Change) -> int:
@@ -260,7 +265,12 @@ class Checked:
         gone = 0
         for start in range(0, len(ids), IDS):
             part = replace(scope, more=True) if start + IDS < len(ids) else scope
-            gone += await self.adapter.delete(part, Selector(ids=ids[start : start + IDS], plan=plan))
+            try:
+                gone += await self.adapter.delete(part, Selector(ids=ids[start : start + IDS], plan=plan))
+            except VectorkitError as error:
+                if (raised := _in_parts(error, gone, ids[start:], IDS)) is error:
+                    raise
+                raise raised from error
         return gone
 
     # ------------------------------------------------------------------------------------- reads
@@ -481,6 +491,17 @@ class Checked:
             plan = self.plan(spec, node)
             handling = "pushed" if plan.exact else "residual" if plan.native is None else "superset"
             yield Clause(to_text(node), handling)  # type: ignore[arg-type]
+
+
+def _in_parts(error: VectorkitError, done: int, left: Sequence[str], part: int) -> VectorkitError:
+    """The error of a call that was several of the adapter's: how many rows those before it took, and the ids that are left."""
+    if isinstance(error, DeadlineExceeded) and error.landed:
+        return error
+    if isinstance(error, PartialFailure):
+        return PartialFailure(str(error), written=done + error.written, failed=[*error.failed, *left[part:]])
+    if not done:
+        return error
+    return PartialFailure(f"{done} rows were done before this failed: {error}", written=done, failed=left)
 
 
 def _slice(batch: Batch, start: int, stop: int) -> Batch:

@@ -5,7 +5,8 @@ Pinecone takes a write before reads see it. Its answers say where in its log the
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -30,6 +31,7 @@ from vectorkit.errors import (
     InvalidArgument,
     NotFound,
     PartialFailure,
+    RateLimited,
     Unavailable,
     Unsupported,
     VectorkitError,
@@ -44,7 +46,7 @@ from vectorkit.types import HNSW, IVF, Batch, CollectionSpec, Cursor, FloatArray
 from vectorkit_pinecone import convert, filters
 from vectorkit_pinecone.adopt import Source
 from vectorkit_pinecone.catalogue import Catalogue, Opened
-from vectorkit_pinecone.client import Client
+from vectorkit_pinecone.client import Client, unreachable
 from vectorkit_pinecone.convert import BODY, MOST_ROWS, SHOWN, WHOLE, Row
 from vectorkit_pinecone.filters import EVERY, Where, alive, among, both
 from vectorkit_pinecone.options import PineconeOptions
@@ -55,6 +57,8 @@ _Search: TypeAlias = Callable[[int, Sequence[str], bool, Where | None], Awaitabl
 """So many rows, with these fields, with vectors or not, that match."""
 MOST_K = 10_000
 COUNTED = 10_000  # ids in one request of a count
+CATCH_UP = 60.0  # seconds that an update waits for this handle's own write before it
+RECENT = 60.0  # seconds after a write in which the index's statistics may not have it yet
 TOGETHER = 16  # queries under way at once
 DELETED = ("vk_id", "vk_expires", "vk_until")
 
@@ -81,6 +85,18 @@ CAPABILITY = Capability(
 )
 
 
+@dataclass(slots=True)
+class _Mark:
+    """What a write is known by when reads see it: its number in the namespace's log, by which searches tell; and for fetches, a row
+    with its sequence number, or what no row matches any more. first: that row's number when it was first looked at."""
+
+    lsn: int | None
+    key: str = ""
+    sequence: int | None = None
+    gone: Where | None = None
+    first: tuple[Any, ...] = ()
+
+
 class PineconeAdapter:
     """The collections of one prefix in a project of Pinecone."""
 
@@ -94,6 +110,8 @@ class PineconeAdapter:
         self._runtime = runtime
         self._read_only = target.read_only
         self._sequence = Rising()
+        self._unseen: dict[str, _Mark] = {}
+        self._touched: dict[str, float] = {}
         self.capability = CAPABILITY
         if options.api == "vectors":
             self.capability = replace(CAPABILITY, keyword=False, keyword_statistics=None)
@@ -115,8 +133,8 @@ class PineconeAdapter:
         opened = await self._catalogue.open(scope.collection)
         try:
             return await act(opened)
-        except (NotFound, Unavailable, DeadlineExceeded) as error:
-            if isinstance(error, DeadlineExceeded) and error.landed:
+        except (NotFound, Unavailable) as error:
+            if not isinstance(error, NotFound) and not unreachable(error):
                 raise
             if await self._catalogue.gone(opened):
                 raise NotFound(f"{self._client.shown}: the collection {opened.spec.name!r} was dropped") from error
@@ -202,41 +220,49 @@ class PineconeAdapter:
                     failed=batch.ids[done:],
                 ) from error
             done = stop
-        await self._settle(opened, written, wait, key=rows[-1].key, sequence=first + len(rows) - 1)
+        await self._settle(opened, _Mark(written.lsn, rows[-1].key, first + len(rows) - 1), wait)
         return WriteReport(written=len(batch))
 
-    async def _settle(
-        self,
-        opened: Opened,
-        written: Written,
-        wait: float | None,
-        *,
-        key: str = "",
-        sequence: int | None = None,
-        gone: Where | None = None,
-    ) -> None:
-        """Wait until searches and fetches see a write, which they do at different times: searches by its number in the log, and
-        fetches by one row, which has its sequence number or is gone. gone: of a delete, what no row matches then, by which
-        fetches are asked, and searches where the delete has no number."""
-        if not wait:
-            return
+    async def _settle(self, opened: Opened, mark: _Mark, wait: float | None) -> None:
+        """Wait until searches and fetches see a write, which they do at different times. Unseen so far, it is remembered."""
+        physical = opened.spec.physical
+        self._unseen[physical] = mark
+        self._touched[physical] = time.monotonic()
+        if wait and not await self._seen(opened, mark, wait, searches=True):
+            raise DeadlineExceeded(
+                f"{self._client.shown}: the write was taken, and reads had not seen it after {wait:g} s", landed=True
+            )
+
+    async def _seen(self, opened: Opened, mark: _Mark, wait: float, *, searches: bool) -> bool:
+        """Whether reads see a write within so many seconds. What fails meanwhile has not seen it."""
         end = time.monotonic() + wait
         pause = 0.02
-        searched = fetched = False
-        first: list[float] = []
+        searched = not searches
+        fetched = False
         while True:
-            searched = searched or await self._searched(opened, written.lsn, gone)
-            fetched = fetched or await self._fetched(opened, key, sequence, gone, first)
+            left = end - time.monotonic()
+            with suppress(Unavailable, RateLimited, DeadlineExceeded):
+                async with self._runtime.deadline(max(left, 0.05)):
+                    searched = searched or await self._searched(opened, mark)
+                    fetched = fetched or await self._fetched(opened, mark)
             if searched and fetched:
-                return
+                if self._unseen.get(opened.spec.physical) is mark:
+                    del self._unseen[opened.spec.physical]
+                return True
             left = end - time.monotonic()
             if left <= 0:
-                raise DeadlineExceeded(
-                    f"{self._client.shown}: the write was taken, and reads had not seen it after {wait:g} s",
-                    landed=True,
-                )
+                return False
             await self._runtime.sleep(min(pause, left))
             pause = min(1.5 * pause, 0.5)
+
+    async def _caught_up(self, opened: Opened) -> None:
+        """Wait for this handle's last write: what is about to be read is written back, and must not be older."""
+        mark = self._unseen.get(opened.spec.physical)
+        wait = self._options.wait or CATCH_UP
+        if mark is not None and not await self._seen(opened, mark, wait, searches=False):
+            raise DeadlineExceeded(
+                f"{self._client.shown}: what this handle wrote before is not to be seen after {wait:g} s; nothing was updated"
+            )
 
     def _before(self, where: Where) -> Where:
         """Rows that match and were written before now."""
@@ -244,44 +270,44 @@ class PineconeAdapter:
         assert found is not None
         return found
 
-    async def _searched(self, opened: Opened, lsn: int | None, gone: Where | None) -> bool:
-        if lsn is None and gone is None:
+    async def _searched(self, opened: Opened, mark: _Mark) -> bool:
+        if mark.lsn is None and mark.gone is None:
             return True
         first = np.zeros(opened.spec.dimension, np.float32)
         first[0] = 1.0
+        where = mark.gone if mark.lsn is None else None
         try:
-            found = await opened.wire.search(opened.rows, first, 1, gone if lsn is None else None, (), vectors=False)
+            found = await opened.wire.search(opened.rows, first, 1, where, (), vectors=False)
         except NotFound:  # of a namespace: what was deleted is gone, what was written is not there yet
-            return gone is not None
-        if lsn is None:
+            return mark.gone is not None
+        if mark.lsn is None:
             return not found.rows
-        return found.lsn is None or found.lsn >= lsn
+        return found.lsn is None or found.lsn >= mark.lsn
 
-    async def _fetched(
-        self, opened: Opened, key: str, sequence: int | None, gone: Where | None, first: list[float]
-    ) -> bool:
+    async def _fetched(self, opened: Opened, mark: _Mark) -> bool:
         """Whether fetches see the write: the row has its number or a later one, or has changed since it was first looked at, by
         another who was later and whose clock need not be; or nothing is left of what was deleted."""
         try:
-            if key:
-                rows = await opened.wire.fetch(opened.rows, [key], ("vk_seq",), vectors=False)
-            elif gone is not None:
-                rows, _ = await opened.wire.page(opened.rows, gone, 1, None, ("vk_seq",), vectors=False)
+            if mark.key:
+                rows = await opened.wire.fetch(opened.rows, [mark.key], ("vk_seq",), vectors=False)
+            elif mark.gone is not None:
+                rows, _ = await opened.wire.page(opened.rows, mark.gone, 1, None, ("vk_seq",), vectors=False)
             else:
                 return True
         except NotFound:
             rows = []
-        if sequence is None:
+        if mark.sequence is None:
             return not rows
-        seen = float(rows[0].fields.get("vk_seq", 0)) if rows else 0.0
-        if not first:
-            first.append(seen)
-        return seen >= sequence or seen != first[0]
+        seen = rows[0].fields.get("vk_seq") if rows else None
+        if not mark.first:
+            mark.first = (seen,)
+        return seen != mark.first[0] or (isinstance(seen, int | float) and seen >= mark.sequence)
 
     async def update(self, scope: Scope, ids: Sequence[str], change: Change) -> int:
         self._writable()
 
         async def act(opened: Opened) -> int:
+            await self._caught_up(opened)
             patches: list[Patch] = []
             for row in await self._fetch(opened, ids, None):
                 metadata = self._metadata(row)
@@ -290,11 +316,11 @@ class PineconeAdapter:
                         opened.spec, row.fields, change.apply(metadata), self._sequence.next(1)
                     )
                     patches.append(Patch(row, given, gone))
-            return await self._patch(opened, patches, self._wait(scope))
+            return await self._patch(opened, patches, scope)
 
         return await self._on(scope, act, 0)
 
-    async def _patch(self, opened: Opened, patches: Sequence[Patch], wait: float | None) -> int:
+    async def _patch(self, opened: Opened, patches: Sequence[Patch], scope: Scope) -> int:
         if not patches:
             return 0
         done = 0
@@ -312,7 +338,8 @@ class PineconeAdapter:
                 ) from error
             done = stop
         last = patches[-1]
-        await self._settle(opened, written, self._options.wait, key=last.row.key, sequence=last.given["vk_seq"])
+        if not scope.more:  # the parts of one call change other rows, and need not see each other
+            await self._settle(opened, _Mark(written.lsn, last.row.key, last.given["vk_seq"]), self._wait(scope))
         return done
 
     async def delete(self, scope: Scope, selector: Selector) -> int:
@@ -344,18 +371,28 @@ class PineconeAdapter:
         gone = self._before(among(named[-MOST_ROWS:]))
         written = Written(None)
         for start in range(0, len(keys), MOST_ROWS):
-            written = await opened.wire.delete(opened.rows, keys[start : start + MOST_ROWS])
-        await self._settle(opened, written, self._wait(scope), gone=gone)
+            try:
+                written = await opened.wire.delete(opened.rows, keys[start : start + MOST_ROWS])
+            except VectorkitError as error:
+                if not start:
+                    raise
+                done = len({row.key for row in seen} & set(keys[:start]))
+                raise PartialFailure(
+                    f"{done} rows were deleted, {len(keys) - start} ids were not asked for: {error}",
+                    written=done,
+                    failed=named[start:],
+                ) from error
+        await self._settle(opened, _Mark(written.lsn, gone=gone), self._wait(scope))
         return len(seen)
 
     async def _clear(self, opened: Opened, scope: Scope) -> int:
         if (lives := alive(scope.now)) is None:
-            count = await self._size(opened)
+            count = await self._count(opened, scope, None)
         else:  # those that have expired do not count
             count = await self._delete_where(opened, replace(scope, more=True), lives)
         gone = self._before(EVERY)
         written = await opened.wire.clear(opened.rows)
-        await self._settle(opened, written, self._wait(scope), gone=gone)
+        await self._settle(opened, _Mark(written.lsn, gone=gone), self._wait(scope))
         return count
 
     async def _delete_where(self, opened: Opened, scope: Scope, where: Where) -> int:
@@ -363,7 +400,7 @@ class PineconeAdapter:
         counted = None if opened.wire.words else await self._read_ids(opened, scope, where)
         gone = self._before(where)
         written = await opened.wire.delete_where(opened.rows, where)
-        await self._settle(opened, written, self._wait(scope), gone=gone)
+        await self._settle(opened, _Mark(written.lsn, gone=gone), self._wait(scope))
         count = written.matched if counted is None else counted
         if count is None:
             raise Ambiguous(f"{self._client.shown} took the delete, and could not say in time how many rows match it")
@@ -458,7 +495,12 @@ class PineconeAdapter:
 
     async def _count(self, opened: Opened, scope: Scope, plan: Plan | None) -> int:
         where = both(None if plan is None else plan.native, alive(scope.now))
-        return await self._size(opened) if where is None else await self._read_ids(opened, scope, where)
+        if where is not None:
+            return await self._read_ids(opened, scope, where)
+        if time.monotonic() - self._touched.get(opened.spec.physical, -RECENT) < RECENT:
+            with suppress(Unsupported):  # of more rows than may be read
+                return await self._read_ids(opened, scope, EVERY)
+        return await self._size(opened)
 
     async def _size(self, opened: Opened) -> int:
         """All rows there are, those that have expired too, as the index's statistics have them."""
@@ -550,7 +592,7 @@ class PineconeAdapter:
             return hits
         metric = opened.spec.metric
         try:
-            stored = np.array([convert.vector_of(row.fields, row.vector) for row in rows], np.float32)
+            stored = convert.vectors_of(rows)
             with np.errstate(all="ignore"):
                 asked = prepare(vector.reshape(1, -1), metric)[0]
                 scores = score(prepare(stored, metric), asked, metric).tolist()
@@ -630,6 +672,12 @@ class PineconeAdapter:
         first = sorted(best.items(), key=lambda item: (-item[1][1], item[0]))[:k]
         return await self._filled(opened, dict(first), where, search, vectors=vectors)
 
+    def _vector(self, row: Row) -> FloatArray:
+        try:
+            return convert.vector_of(row.fields, row.vector)
+        except (ValueError, TypeError) as error:
+            raise self._damaged(row, error) from error
+
     def _add(self, hits: Hits, row: Row, measured: float, vector: FloatArray | None) -> None:
         try:
             hits.append(
@@ -650,9 +698,7 @@ class PineconeAdapter:
 
             for part in self._parts(query.ids, where):
                 for row, measured in await self._all_tied(opened, query.k, part, search, vectors=query.vectors_back):
-                    self._add(
-                        hits, row, measured, convert.vector_of(row.fields, row.vector) if query.vectors_back else None
-                    )
+                    self._add(hits, row, measured, self._vector(row) if query.vectors_back else None)
             return hits
 
         return await self._on(scope, act, Hits(coverage="exact", path="no rows"))

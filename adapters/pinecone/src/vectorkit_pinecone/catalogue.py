@@ -145,8 +145,7 @@ class Catalogue:
                 f"{self._client.shown}: {name!r} has layout {current.layout!r}; this version reads layout {LAYOUT}"
             )
         if not current.host:
-            hint = "; it has no private endpoint" if self._options.private else ""
-            raise Unavailable(f"{self._client.shown}: the index of {name!r} has no host yet{hint}")
+            raise self._without_host(current.index)
         wire = self._wires[current.kind]
         kept = await wire.fetch(Place(current.host, CONTROL), [SPEC], ("vk_spec",), vectors=False)
         spec = self._spec(current, kept[0].fields.get("vk_spec") if kept else None)
@@ -317,9 +316,15 @@ class Catalogue:
             model = await self._client.control("describe", index)
         host = model.private_host if self._options.private else model.host
         if not host:
-            hint = "; it has no private endpoint" if self._options.private else ""
-            raise Unavailable(f"{self._client.shown}: the index {index!r} came up without a host{hint}")
+            raise self._without_host(index)
         return str(host)
+
+    def _without_host(self, index: str) -> VectorkitError:
+        if self._options.private:
+            return Unsupported(
+                f"{self._client.shown}: the index {index!r} has no private endpoint; leave private=False"
+            )
+        return Unavailable(f"{self._client.shown}: the index {index!r} has no host yet")
 
     async def _label(self, opened: Opened) -> None:
         """Write the spec, and see it: who finds the published tag finds the spec."""
@@ -373,9 +378,6 @@ class Catalogue:
         await self._runtime.sleep(max(0.0, min(until - time.time(), SKEW)))
         for one in found:
             self._opened.pop(f"{one.name}@{one.generation}", None)
-            try:
+            with suppress(NotFound):  # by now; or before the client sent a request again whose reply was lost
                 await self._delete(one.index)
-            except NotFound:
-                if one is found[-1]:
-                    raise NotFound(f"{self._client.shown} has no collection {name!r}") from None
             await self._client.forget(one.host)

@@ -4,7 +4,6 @@ It sends a request again by itself (three times, after a 408, 429 or 5xx and los
 """
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +81,11 @@ def translated(error: Exception, shown: str, timeout: float) -> VectorkitError:
             return Unavailable(f"{shown} answered, and not as Pinecone does ({type(error).__name__})")
 
 
+def unreachable(error: VectorkitError) -> bool:
+    """Whether a host did not answer at all, as one does not whose index was dropped."""
+    return isinstance(error.__cause__, PineconeConnectionError)
+
+
 def _told(error: Exception) -> str:
     return str(getattr(error, "message", "") or error)[:300]
 
@@ -114,8 +118,6 @@ class Client:
         self._pid = os.getpid()
         self._closed = False
         self._indexes: dict[str, Any] = {}
-        self._under_way = 0
-        self._counting = threading.Lock()
         key = options.api_key or target.secret or os.environ.get(KEY, "")
         if not key.strip():
             raise ConfigError(f"{self.shown} needs a key: the profile's api_key, or ${KEY}")
@@ -175,6 +177,9 @@ class Client:
             found = self._indexes.setdefault(host, made)
             if found is not made:  # another thread, or task, was faster
                 await self._runtime.call(made.close)
+            elif self._closed:  # meanwhile
+                await self.forget(host)
+                self._ours()
         return found
 
     async def forget(self, host: str) -> None:
@@ -194,8 +199,6 @@ class Client:
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         self._ours()
-        with self._counting:
-            self._under_way += 1
         try:
             yield
         except VectorkitError:
@@ -207,9 +210,6 @@ class Client:
         except BaseException as error:  # Ctrl-C, or a task that is cancelled
             _forget_headers(error)
             raise
-        finally:
-            with self._counting:
-                self._under_way -= 1
 
     def _ours(self) -> None:
         if self._closed:
@@ -223,8 +223,8 @@ class Client:
             return
         self._closed = True
         if os.getpid() == self._pid:
-            for index in self._indexes.values():
-                await self._runtime.call(index.close)
+            for host in list(self._indexes):
+                await self.forget(host)
             await self._runtime.call(self.native.close)
 
 

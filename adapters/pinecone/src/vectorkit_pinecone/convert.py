@@ -5,7 +5,7 @@ https://docs.pinecone.io/reference/api/database-limits/operation-limits and of t
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ FARTHEST = 1e18  # a norm whose square, and that of a distance, float32 still ho
 TINY = 1e-8  # a vector without a number this far from 0 is refused as zero
 _PLAIN = re.compile(r"[!-~]{1,511}\Z")
 _TERM = re.compile(r"[a-z0-9]{1,40}\Z")
+_TERMS = re.compile(r"[a-z0-9]{1,40}(?: [a-z0-9]{1,40})*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,15 @@ def _shortest(unit: FloatArray) -> FloatArray:
     return shortest
 
 
+def vectors_of(rows: Sequence[Row]) -> FloatArray:
+    """The vectors of some rows as they were written."""
+    written = np.array([row.vector for row in rows], np.float32)
+    for at, row in enumerate(rows):
+        if row.fields.get("vk_norm") is not None:
+            written[at] = vector_of(row.fields, row.vector)
+    return written
+
+
 def vector_of(fields: Mapping[str, Any], stored: Any) -> FloatArray:
     """A stored vector as it was written."""
     vector = np.asarray(stored, np.float64)
@@ -186,7 +196,10 @@ def _add_text(spec: CollectionSpec, fields: dict[str, Any], text: str | None, ro
     fields[TEXT] = text
     if not spec.text:
         return
-    joined = " ".join(map(term, tokens(text)))
+    words = tokens(text)
+    joined = " ".join(words)
+    if not _TERMS.match(joined):
+        joined = " ".join(map(term, words))
     if len(joined) > MOST_TEXT or joined.count(" ") >= MOST_WORDS:
         raise InvalidRecord(
             f"the text has {joined.count(' ') + 1} words; pinecone takes {MOST_WORDS} and {MOST_TEXT} bytes of them in a "
