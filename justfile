@@ -21,6 +21,10 @@ store name:
 servers *args:
     uv run --group dev pytest integration -m "slow or not slow" {{args}}
 
+# the Pinecone adapter against the service: needs PINECONE_API_KEY, makes and deletes indexes
+certify *args:
+    uv run --group dev python scripts/certify_pinecone.py {{args}}
+
 # the same against live ones, as docker-compose.yml starts them: just live pgvector,chroma,qdrant
 live stores:
     STORES={{stores}} uv run --group dev pytest integration
@@ -49,6 +53,7 @@ bench:
     uv run --group bench python bench/postgresql.py
     uv run --group bench python bench/chroma.py
     uv run --group bench python bench/qdrant.py
+    uv run --group bench python bench/pinecone_http.py
 
 # what continuous integration runs
 ci:

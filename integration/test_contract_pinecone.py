@@ -25,7 +25,7 @@ class TestPinecone(AdapterContract):
 
 
 class TestPineconeLate(AdapterContract):
-    """Every write is visible 300 ms after it was taken, to searches and to fetches."""
+    """Every write is visible 300 ms after it was taken, to searches and to fetches. `.ci/run` runs all of it, ten at once."""
 
     deviations: ClassVar[dict[str, str]] = TOO_LARGE
     tabled: ClassVar[bool | str] = False

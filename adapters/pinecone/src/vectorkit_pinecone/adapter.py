@@ -59,6 +59,7 @@ MOST_K = 10_000
 COUNTED = 10_000  # ids in one request of a count
 CATCH_UP = 60.0  # seconds that an update waits for this handle's own write before it
 RECENT = 60.0  # seconds after a write in which the index's statistics may not have it yet
+TIED = 9  # rows asked for beyond k by a keyword query, to see those that tie with the last
 TOGETHER = 16  # queries under way at once
 DELETED = ("vk_id", "vk_expires", "vk_until")
 
@@ -657,7 +658,7 @@ class PineconeAdapter:
     ) -> list[tuple[Row, float]]:
         """The k best. Of those that tie for the last places the first by id, as far as Pinecone's order of ids is ours: their ids
         and scores are read, and the rows of k of them."""
-        limit = min(k + 1, MOST_K)
+        limit = min(k + TIED, MOST_K)
         found, _ = await self._top(opened, limit, where, search, vectors=vectors)
         tied = _open_ended([measured for _, measured in found], k, limit)
         if not tied:
