@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import vectorkit as vk
+from integration.faultkit import ERRORS, SPEC, eventually, is_whole, patiently, record, vector
 from integration.servers.postgres import PostgresServer
 from integration.servers.proxy import Mode, Proxy
 from vectorkit import F
@@ -28,27 +29,7 @@ from vectorkit.testing.faces import COLOURS, Bench, Colour
 from vectorkit.testing.loop import longest_gap
 from vectorkit.testing.values import PAYLOADS
 
-DIMENSION = 8
-SPEC = vk.CollectionSpec("docs", DIMENSION, fields={"n": int, "half": int})
 BATCH = 50
-ERRORS = (vk.Unavailable, vk.DeadlineExceeded)
-
-
-def vector(n: int) -> Any:
-    return np.random.default_rng(n).standard_normal(DIMENSION).astype(np.float32)
-
-
-def record(n: int, round_: int = 0) -> vk.Record:
-    return vk.Record(f"r{n:06d}", vector(n), f"word{n}", {"n": n, "half": n // 2, "round": round_})
-
-
-def is_whole(found: vk.Record | None, n: int) -> bool:
-    wanted = record(n)
-    return (
-        found is not None
-        and (found.id, found.text, dict(found.metadata)) == (wanted.id, wanted.text, dict(wanted.metadata))
-        and np.allclose(np.asarray(found.vector), np.asarray(wanted.vector))
-    )
 
 
 @pytest.fixture(scope="module")
@@ -73,29 +54,6 @@ def proxied(durable: PostgresServer, place: str) -> Iterator[tuple[Proxy, str]]:
     """The database through a proxy, as a URL."""
     with Proxy(durable.port) as proxy:
         yield proxy, durable.url(place).replace(f":{durable.port}/", f":{proxy.port}/")
-
-
-def eventually(act: Callable[[], Any], seconds: float = 15.0) -> Any:
-    """What a call gives, once it stops raising the errors that are worth a retry."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            return act()
-        except ERRORS:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.02)
-
-
-async def patiently(act: Callable[[], Any], seconds: float = 15.0) -> Any:
-    """The same for what is awaited: a busy machine may take longer than a deadline of 200 ms."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            return await act()
-        except ERRORS:
-            if time.monotonic() > end:
-                raise
 
 
 # ------------------------------------------------------------------------------------- kill -9
@@ -541,7 +499,7 @@ _FIRST = """
 import os, sys
 import vectorkit as vk
 from vectorkit.address import backend_for
-from integration.test_faults_pgvector import SPEC, record
+from integration.faultkit import SPEC, record
 backend_for("postgresql")
 ready, go = os.pipe(), os.pipe()
 children = []

@@ -8,7 +8,6 @@ import gc
 import json
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -26,6 +25,20 @@ import numpy as np
 import pytest
 
 import vectorkit as vk
+from integration.faultkit import (
+    DIMENSION,
+    ERRORS,
+    SPEC,
+    eventually,
+    is_whole,
+    kind_of,
+    patiently,
+    python,
+    record,
+    records,
+    shown,
+    vector,
+)
 from integration.servers.proxy import Mode, Proxy
 from integration.servers.qdrant import QdrantServer, qdrant_request, qdrant_sweep
 from vectorkit import F
@@ -35,34 +48,9 @@ from vectorkit.testing.values import PAYLOADS
 
 pytestmark = pytest.mark.own
 
-DIMENSION = 8
-SPEC = vk.CollectionSpec("docs", DIMENSION, fields={"n": int, "half": int})
 BATCH = 50
-ERRORS = (vk.Unavailable, vk.DeadlineExceeded)
 PROTOCOLS = ("rest", "grpc")
 SECRET = "zQ7Xj-not-to-be-shown"
-ROOT = Path(__file__).parents[1]
-
-
-def vector(n: int) -> Any:
-    return np.random.default_rng(n).standard_normal(DIMENSION).astype(np.float32)
-
-
-def record(n: int, round_: int = 0) -> vk.Record:
-    return vk.Record(f"r{n:06d}", vector(n), f"word{n}", {"n": n, "half": n // 2, "round": round_})
-
-
-def records(start: int, stop: int) -> list[vk.Record]:
-    return [record(n) for n in range(start, stop)]
-
-
-def is_whole(found: vk.Record | None, n: int) -> bool:
-    wanted = record(n)
-    return (
-        found is not None
-        and (found.id, found.text, dict(found.metadata)) == (wanted.id, wanted.text, dict(wanted.metadata))
-        and np.allclose(np.asarray(found.vector), np.asarray(wanted.vector))
-    )
 
 
 @pytest.fixture(scope="module")
@@ -109,43 +97,6 @@ def road(server: QdrantServer, request: pytest.FixtureRequest) -> Iterator[Road]
     made = Road(server, request.param)
     yield made
     made.proxy.close()
-
-
-def shown(error: BaseException) -> str:
-    return f"{error} {error!r}"
-
-
-def eventually(act: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """What a call gives, once it stops raising the errors that are worth a retry."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            return act()
-        except ERRORS:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.02)
-
-
-async def patiently(act: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """The same for what is awaited. In the sync colour it waits for others no longer than a call takes."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            return await act()
-        except ERRORS:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.02)  # noqa: ASYNC251 - nobody else is on this loop
-
-
-async def kind_of(act: Callable[[], Any]) -> type[BaseException] | None:
-    """Of what a call raises."""
-    try:
-        await act()
-    except Exception as error:  # noqa: BLE001 - that is the question
-        return type(error)
-    return None
 
 
 def verbs(store: Any, docs: Any) -> dict[str, Callable[[], Any]]:
@@ -784,7 +735,7 @@ _FIRST = """
 import json, os, sys, traceback
 import vectorkit as vk
 from vectorkit.address import backend_for
-from integration.test_faults_qdrant import SPEC, record
+from integration.faultkit import SPEC, record
 backend_for("qdrant")
 place = json.loads(sys.argv[1])
 ready, go = os.pipe(), os.pipe()
@@ -819,21 +770,11 @@ print(json.dumps(sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid
 """
 
 
-def _python(code: str, *given: Any) -> Any:
-    """What a Python of its own prints, as JSON."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(json.dumps, given)],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), done.stderr
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_sixteen_processes_that_open_first_make_one_collection(server: QdrantServer, protocol: str) -> None:
-    statuses, said = _python(_FIRST, target(server, protocol))
+    statuses, said = python(_FIRST, target(server, protocol))
     assert statuses == [16] * 15 + [17], said
     with vk.connect(target(server, protocol)) as store:
         assert store.collections() == ["docs"]
@@ -904,7 +845,8 @@ def test_a_collection_dropped_and_made_again_elsewhere(server: QdrantServer, col
 _FORKED = """
 import json, os, sys, traceback
 import vectorkit as vk
-from integration.test_faults_qdrant import SPEC, records, sync_verbs
+from integration.faultkit import SPEC, records
+from integration.test_faults_qdrant import sync_verbs
 place = json.loads(sys.argv[1])
 store = vk.connect(place)
 docs = store.create_collection(SPEC)
@@ -947,7 +889,7 @@ def sync_verbs(store: vk.Store, docs: vk.Collection) -> dict[str, Callable[[], A
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_child_cannot_use_its_parents_handle(server: QdrantServer, protocol: str) -> None:
     """Closed in every verb; the child may connect by itself, and the parent goes on."""
-    found, said = _python(_FORKED, target(server, protocol))
+    found, said = python(_FORKED, target(server, protocol))
     assert found == [0, 5], said
 
 

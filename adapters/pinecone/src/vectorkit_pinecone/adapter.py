@@ -235,14 +235,15 @@ class PineconeAdapter:
             )
 
     async def _seen(self, opened: Opened, mark: _Mark, wait: float, *, searches: bool) -> bool:
-        """Whether reads see a write within so many seconds. What fails meanwhile has not seen it."""
+        """Whether reads see a write within so many seconds. Of a write that was taken, what fails meanwhile has not seen it."""
+        passing = (Unavailable, RateLimited, DeadlineExceeded) if searches else ()
         end = time.monotonic() + wait
         pause = 0.02
         searched = not searches
         fetched = False
         while True:
             left = end - time.monotonic()
-            with suppress(Unavailable, RateLimited, DeadlineExceeded):
+            with suppress(*passing):
                 async with self._runtime.deadline(max(left, 0.05)):
                     searched = searched or await self._searched(opened, mark)
                     fetched = fetched or await self._fetched(opened, mark)
@@ -538,8 +539,11 @@ class PineconeAdapter:
         return await self._on(scope, act, Page([], None))
 
     async def stats(self, scope: Scope) -> Stats:
-        """Of the index's statistics: rows that have expired and were not deleted count in them."""
-        rows = await self._on(scope, self._size, 0)
+        """Where more rows than may be read can expire, of the index's statistics: those that have expired count in them."""
+        try:
+            rows = await self.count(scope, None)
+        except Unsupported:
+            rows = await self._on(scope, self._size, 0)
         return Stats(rows=rows, index="managed", indexed=rows)
 
     async def optimize(self, name: str) -> None:

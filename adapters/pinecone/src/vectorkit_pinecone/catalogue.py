@@ -220,17 +220,19 @@ class Catalogue:
                 raise
             await self.discard(opened.spec)
 
-    async def _vacated(self, name: str) -> list[Found]:
+    async def _vacated(self, name: str, mine: int = 0) -> list[Found]:
         """The indexes of a name that others are making, once what was left behind is gone. AlreadyExists, Corrupt."""
         found = []
         for one in await self._ours(name):
+            if one.generation == mine:
+                continue
             if one.published:
                 raise AlreadyExists(f"{self._client.shown} has a collection {name!r} already")
             self._check_tags(one)
             if time.time() - one.begun < ABANDONED:
                 found.append(one)
             else:
-                await self._delete(one.index)
+                await self._sweep(one.index)
         return found
 
     def _check_tags(self, one: Found) -> None:
@@ -254,7 +256,7 @@ class Catalogue:
         """Whether this one may be published: nobody began before, and who began after has given up. Each looks once its own index
         is there, so that of two at least one sees the other. AlreadyExists."""
         pause = 0.1
-        while others := [one for one in await self._vacated(made.name) if one.generation != made.generation]:
+        while others := await self._vacated(made.name, made.generation):
             if any(one.generation < made.generation for one in others):
                 return False
             await self._rivals(others, end, pause)
@@ -288,12 +290,12 @@ class Catalogue:
                     tags=tags,
                     timeout=-1,
                 )
-            except (
-                AlreadyExists
-            ):  # of the same second; or our own, whose reply was lost and which the client sent again
-                model = await self._client.control("describe", index)
-                if (model.tags or {}).get("vk_maker") != maker:
-                    return await self._make(spec)
+            except AlreadyExists:  # made by another; or by us, the reply being lost and the request sent again
+                with suppress(NotFound):  # given up meanwhile
+                    model = await self._client.control("describe", index)
+                    if (model.tags or {}).get("vk_maker") == maker:
+                        return Opened(made, index, await self._ready(index, model), wire)
+                return await self._make(spec)
             host = await self._ready(index, model)
         except BaseException:  # it may be there, and come up later
             await self._runtime.finish(self.discard(made, maker))
@@ -362,9 +364,16 @@ class Catalogue:
                 model = await self._client.control("describe", index)
                 if (model.tags or {}).get("vk_maker") != maker:
                     return
-            if self._options.deletion_protection:
+            await self._sweep(index)
+
+    async def _sweep(self, index: str) -> None:
+        """Delete an index that was never published, protected or not."""
+        with suppress(NotFound):  # somebody else did
+            try:
+                await self._delete(index)
+            except Unsupported:
                 await self._client.control("configure", index, deletion_protection="disabled")
-            await self._delete(index)
+                await self._delete(index)
 
     async def _delete(self, index: str) -> None:
         await self._client.control("delete", index, timeout=-1)

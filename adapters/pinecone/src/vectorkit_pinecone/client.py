@@ -4,7 +4,7 @@ It sends a request again by itself (three times, after a 408, 429 or 5xx and los
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from vectorkit.validate import check_header
 from vectorkit_pinecone.options import PineconeOptions
 
 KEY = "PINECONE_API_KEY"
+SECRET = 8  # characters from which a secret is looked for in errors
 
 
 # --------------------------------------------------------------------------------------------- errors
@@ -59,8 +60,10 @@ def translated(error: Exception, shown: str, timeout: float) -> VectorkitError:
             return ConfigError(f"{shown} asks for payment: {told}")
         case ForbiddenError():
             return Unsupported(f"{shown} does not allow that: {told}")
-        case NotFoundError():
+        case NotFoundError() if isinstance(error.body, dict):
             return NotFound(f"{shown}: {told}")
+        case NotFoundError():  # a gateway's: nothing is known to be missing
+            return Unavailable(f"{shown} answered 404, and not as Pinecone does")
         case ConflictError():
             return AlreadyExists(f"{shown}: {told}")
         case RateLimitError():
@@ -82,27 +85,44 @@ def translated(error: Exception, shown: str, timeout: float) -> VectorkitError:
 
 
 def unreachable(error: VectorkitError) -> bool:
-    """Whether a host did not answer at all, as one does not whose index was dropped."""
-    return isinstance(error.__cause__, PineconeConnectionError)
+    """Whether a host did not answer as one of Pinecone's, as one does not whose index was dropped."""
+    return isinstance(error.__cause__, PineconeConnectionError | NotFoundError)
 
 
 def _told(error: Exception) -> str:
     return str(getattr(error, "message", "") or error)[:300]
 
 
-def _forget_headers(error: BaseException) -> None:
-    """The key is in a request's headers, and the request in what is a cause of ours."""
-    links: list[BaseException | None] = [error]
+def _forget(error: BaseException, secrets: Sequence[str]) -> None:
+    """The key is in a request's headers, and the request in what is a cause of ours; an answer may repeat it."""
+    left: list[BaseException | None] = [error]
     seen: set[int] = set()
-    while links:
-        link = links.pop()
+    while left:
+        link = left.pop()
         if link is None or id(link) in seen:
             continue
         seen.add(id(link))
+        left += [link.__cause__, link.__context__]
         request = getattr(link, "_request", None)
         if isinstance(request, httpx.Request):
             link._request = httpx.Request(request.method, request.url)  # type: ignore[attr-defined]  # noqa: SLF001
-        links += [link.__cause__, link.__context__]
+        if any(_shows(value, secrets) for value in link.args):
+            link.args = tuple(_clean(value, secrets) for value in link.args)
+        for name, value in list(vars(link).items()):
+            if name != "_request" and _shows(value, secrets):
+                setattr(link, name, _clean(value, secrets))
+
+
+def _shows(value: Any, secrets: Sequence[str]) -> bool:
+    return any(secret in (value if isinstance(value, str) else repr(value)) for secret in secrets)
+
+
+def _clean(value: Any, secrets: Sequence[str]) -> Any:
+    if not isinstance(value, str):
+        return None if _shows(value, secrets) else value
+    for secret in secrets:
+        value = value.replace(secret, "***")
+    return value
 
 
 # --------------------------------------------------------------------------------------------- the client
@@ -122,6 +142,7 @@ class Client:
         if not key.strip():
             raise ConfigError(f"{self.shown} needs a key: the profile's api_key, or ${KEY}")
         check_header("the key", key)
+        self._secrets = [one for one in (key, *options.headers.values(), options.proxy_url) if len(one) >= SECRET]
         if options.ssl_ca is not None and not Path(options.ssl_ca).exists():
             raise ConfigError(f"ssl_ca: {options.ssl_ca!r} is not there")
         host = _control_host(target.parameters.get("host"))
@@ -204,11 +225,11 @@ class Client:
         except VectorkitError:
             raise
         except Exception as error:  # of an answer that it cannot read the client raises whatever its parsers raise
-            _forget_headers(error)
+            _forget(error, self._secrets)
             self._ours()
             raise translated(error, self.shown, self.timeout) from error
         except BaseException as error:  # Ctrl-C, or a task that is cancelled
-            _forget_headers(error)
+            _forget(error, self._secrets)
             raise
 
     def _ours(self) -> None:
