@@ -145,6 +145,12 @@ class _Kept:
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
             told |= new
+        if number == signal.SIGSTOP and _LINUX:  # a thread on the other core goes on for a moment, and would answer
+            end = time.monotonic() + 10
+            while running := {pid for pid in told if pid is not None and not _stopped(pid)}:
+                if time.monotonic() > end:
+                    raise TimeoutError(f"still running after SIGSTOP: {sorted(running)}")
+                time.sleep(0.001)
 
     def wait(self, seconds: float) -> int | None:
         end = time.monotonic() + seconds
@@ -189,6 +195,15 @@ def _below(root: int) -> set[int]:
     while new := {pid for pid, parent in parents.items() if parent in new} - found:
         found |= new
     return found
+
+
+def _stopped(pid: int) -> bool:
+    """Whether every thread of a process is stopped, or gone."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):
+            if stat.read_text("utf-8", "replace").rpartition(")")[2].split()[0] not in "TZX":
+                return False
+    return True
 
 
 def _parents() -> dict[int, int]:
