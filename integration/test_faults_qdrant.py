@@ -285,6 +285,7 @@ def test_grpc_is_back_soon_after_a_long_outage(server: QdrantServer, say: Callab
 # ------------------------------------------------------------------------------------- frozen
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # httpx drops a socket that was given up
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("colour", COLOURS)
 def test_a_deadline_holds_against_a_frozen_server(server: QdrantServer, colour: Colour, protocol: str) -> None:

@@ -118,7 +118,7 @@ def test_a_named_store_that_is_not_there_fails(store: str, url: str, failing: in
 def test_a_store_that_nobody_knows_is_refused() -> None:
     code, said = run("pgvector,weaviate")
     assert code == 4
-    assert "STORES names weaviate; there are chroma, pgvector, qdrant" in said
+    assert "STORES names weaviate; there are chroma, pgvector, pinecone, qdrant" in said
 
 
 # ------------------------------------------------------------------------------------- docker-compose.yml

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
@@ -46,6 +47,7 @@ from vectorkit_qdrant.sealing import seal, unseal
 
 T = TypeVar("T")
 FORMAT = "vectorkit-qdrant-edge"
+LET_GO = 5.0
 
 
 # --------------------------------------------------------------------------------------------- the engine
@@ -209,7 +211,7 @@ class Edge:
                 )  # of a build that was cut short, a copy of all
                 if not (folder / _WRITTEN).exists():
                     write_durably(folder / _WRITTEN, b"")
-                held.shard = qe.EdgeShard.load(str(folder))
+                held.shard = _loaded(folder)
                 held.sound = True
         return held.shard
 
@@ -502,6 +504,18 @@ class Edge:
         if self._release(held) and not self._temporary:
             with suppress(OSError):  # a full disk: it is read before it is next opened
                 seal(self._home.folder(name))
+
+
+def _loaded(folder: Path) -> Any:
+    """The shard of a folder. One of this process's own that a Ctrl-C left to the garbage collector lets its files go a moment later."""
+    end = time.monotonic() + LET_GO
+    while True:
+        try:
+            return qe.EdgeShard.load(str(folder))
+        except Exception as error:
+            if "WouldBlock" not in str(error) or time.monotonic() > end:
+                raise
+        time.sleep(0.02)
 
 
 def _found(found: Any, vectors: bool) -> Row:
